@@ -1,0 +1,1 @@
+"""The bench command: suites, the plan, the grid, one cell end to end."""

@@ -1,0 +1,1 @@
+"""Everything that trains across sites: tasks, features, models, strategies, engines."""

@@ -1,0 +1,1 @@
+"""Representations of a patient history: tabular, sequence, series."""

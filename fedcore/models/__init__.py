@@ -1,0 +1,1 @@
+"""Models, one a file, registered by being there."""

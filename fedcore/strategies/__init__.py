@@ -1,0 +1,1 @@
+"""Federated strategies that Flower lacks, one a file."""

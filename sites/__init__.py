@@ -1,0 +1,1 @@
+"""Hospital exports to MEDS, harmonised concepts, codes, splits, simulated hospitals."""

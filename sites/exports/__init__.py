@@ -1,0 +1,1 @@
+"""What each kind of hospital export means, one a file, registered by being there."""

@@ -1,0 +1,1 @@
+"""Hospitals with known truth, written in the genuine export formats."""
