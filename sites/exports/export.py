@@ -19,6 +19,15 @@ Frames = Mapping[str, pl.DataFrame]
 
 DTypes = Mapping[str, type[pl.DataType] | pl.DataType]
 
+Options = Mapping[str, str]
+"""What a user wrote after the kind (`mimic3,carevue`); flags map to ''."""
+
+BIDMC = "bidmc"
+"""The patient source of MIMIC-II (PhysioNet 2012), MIMIC-III and MIMIC-IV, in whatever format."""
+
+LAB_TURNAROUND = pl.duration(hours=2)
+"""The stated rule for a laboratory result without `storetime`: known two hours after the blood was drawn."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -107,10 +116,13 @@ class Export:
         options: Other options that the kind understands, with what each does.
         source: The patient source: exports with the same source hold overlapping patients and refuse to stand in one
             federation. A function of the options and the frames, since `mimic3,carevue` has a source of its own.
-        part: A declared disjoint part of the source (PhysioNet's set a, b, c), or "" for the whole.
+        part: A declared disjoint part of the source (PhysioNet's set a, b, c), or "" for the whole. A function of the
+            options and the frames, since a folder that holds set a alone needs no option to say so.
         concepts: The key of this export's item ids in concepts.yaml (`mimic`, `eicu`, `omop`, `physionet2012`).
         batches: For exports that are not tables (text files in a tar.gz): yields the typed rows of a declared table,
-            given the path and the table's name. None: the tables are CSV, CSV.gz or Parquet.
+            given the path, the table's name and the options. None: the tables are CSV, CSV.gz or Parquet.
+        files: With `batches`, which files it reads, given the path and the options: they are what is hashed and what
+            `bench site check` prints. Raises InputError where the export is not what it should be.
     """
 
     kind: str
@@ -120,10 +132,11 @@ class Export:
     events: tuple[Events, ...]
     groups: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
-    source: Callable[[Mapping[str, str]], str] = lambda _options: ""
-    part: Callable[[Mapping[str, str]], str] = lambda _options: ""
+    source: Callable[[Options], str] = lambda _options: ""
+    part: Callable[[Options, Frames], str] = lambda _options, _frames: ""
     concepts: str = ""
-    batches: Callable[[Path, str], Iterator[pl.DataFrame]] | None = None
+    batches: Callable[[Path, str, Options], Iterator[pl.DataFrame]] | None = None
+    files: Callable[[Path, Options], Sequence[Path]] | None = None
 
 
 def code(prefix: str, *parts: pl.Expr | str) -> pl.Expr:
