@@ -1,0 +1,82 @@
+"""One spelling of a value as bytes, so that equal values have equal hashes on every machine.
+
+Keys are sorted, floats are written as Python's shortest round-trip repr, text is UTF-8 and not escaped, NaN and
+infinities do not exist, and the last byte is a newline. A record on disk is these bytes, so a reviewer reads a diff of
+values and `sha256sum` needs nothing of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class RecordError(ValueError):
+    """A record that cannot be trusted or written: one sentence with the file, the field and what to do."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """Spell a JSON value or a pydantic model canonically.
+
+    Args:
+        value: what JSON can hold (dict with text keys, list, tuple, text, int, finite float, bool, None), or a model.
+
+    Returns:
+        UTF-8 bytes that end in a newline.
+
+    Raises:
+        RecordError: for a value JSON cannot hold, named by its path.
+
+    >>> canonical_json({"b": (1.0, None), "a": "é"}).decode()
+    '{\\n "a": "é",\\n "b": [\\n  1.0,\\n  null\\n ]\\n}\\n'
+    >>> canonical_json({"loss": [0.5, float("nan")]})
+    Traceback (most recent call last):
+    leaderboard.canonical.RecordError: loss[1] is nan, which JSON cannot hold; leave it out or write null with a reason.
+    """
+    plain = _plain(value, "")
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
+    return (text + "\n").encode()
+
+
+def sha256_of(value: Any) -> str:
+    """The sha256 (64 hex digits) of a value's canonical spelling."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _plain(value: Any, path: str) -> Any:
+    """The value with models opened and tuples as lists; what JSON cannot hold is refused by its path."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordError(
+                f"{path or 'the value'} is {value}, which JSON cannot hold; leave it out or write null with a reason."
+            )
+        return float(value)
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise RecordError(f"{path or 'the value'} is {value!r}, which is not text that UTF-8 can hold.") from None
+        return value
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {
+            field.alias or name: _plain(getattr(value, name), f"{path}.{name}" if path else name)
+            for name, field in fields.items()
+        }
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise RecordError(f"{path or 'the value'} has the key {key!r}; keys are text.")
+        return {key: _plain(item, f"{path}.{key}" if path else key) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    raise RecordError(
+        f"{path or 'the value'} is a {type(value).__module__}.{type(value).__qualname__}, which JSON cannot hold; "
+        "expected text, a number, true, false, null, a list or an object."
+    )
