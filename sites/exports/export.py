@@ -17,6 +17,9 @@ import polars as pl
 Frames = Mapping[str, pl.DataFrame]
 """The export's small tables after cleaning (patients, stays, ...), by name: what large tables are joined with."""
 
+BIDMC = "bidmc"
+"""The patient source of MIMIC-II (PhysioNet 2012), MIMIC-III and MIMIC-IV: one hospital, whatever the format."""
+
 DTypes = Mapping[str, type[pl.DataType] | pl.DataType]
 
 Options = Mapping[str, str]
