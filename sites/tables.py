@@ -102,7 +102,7 @@ class Reader:
             found = ((name, self.find(name)) for name in self._tables)
             return {name: path for name, path in found if path is not None}
         if self.export.files is not None:
-            paths = list(self.export.files(self.path))
+            paths = list(self.export.files(self.path, self._options))
         elif self.path.is_file():
             paths = [self.path]
         else:
@@ -179,7 +179,7 @@ class Reader:
 
     def _rows(self, table: Table) -> Iterator[Batch]:
         if self.export.batches is not None:
-            for rows in self.export.batches(self.path, table.name):
+            for rows in self.export.batches(self.path, table.name, self._options):
                 yield Batch(rows, 0.0)
             return
         path = self.find(table.name)

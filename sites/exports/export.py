@@ -17,9 +17,6 @@ import polars as pl
 Frames = Mapping[str, pl.DataFrame]
 """The export's small tables after cleaning (patients, stays, ...), by name: what large tables are joined with."""
 
-BIDMC = "bidmc"
-"""The patient source of MIMIC-II (PhysioNet 2012), MIMIC-III and MIMIC-IV: one hospital, whatever the format."""
-
 DTypes = Mapping[str, type[pl.DataType] | pl.DataType]
 
 Options = Mapping[str, str]
@@ -118,7 +115,7 @@ class Export:
         groups: What `by=` can split this export by, e.g. ("hospital", "region"); columns of `frames["subjects"]`.
         options: Other options that the kind understands, with what each does.
         source: The patient source: exports with the same source hold overlapping patients and refuse to stand in one
-            federation. A function of the options and the frames, since `mimic3,carevue` has a source of its own.
+            federation. A function of the options, since `mimic3,carevue` has a source of its own; "" = this data alone.
         part: A declared disjoint part of the source (PhysioNet's set a, b, c), or "" for the whole. A function of the
             options and the frames, since a folder that holds set a alone needs no option to say so.
         concepts: The key of this export's item ids in concepts.yaml (`mimic`, `eicu`, `omop`, `physionet2012`).
@@ -126,6 +123,10 @@ class Export:
             given the path, the table's name and the options. None: the tables are CSV, CSV.gz or Parquet.
         files: With `batches`, which files it reads, given the path and the options: they are what is hashed and what
             `bench site check` prints. Raises InputError where the export is not what it should be.
+        recognises: With `batches`, whether a path looks like this kind, so that a user who named another is told.
+
+    `frames` may also hold `declared` (what String, value String, n Int64): choices that the module made for this very
+    data (which visit concepts are admissions, which units are ICU), printed by `bench site check`.
     """
 
     kind: str
@@ -140,6 +141,7 @@ class Export:
     concepts: str = ""
     batches: Callable[[Path, str, Options], Iterator[pl.DataFrame]] | None = None
     files: Callable[[Path, Options], Sequence[Path]] | None = None
+    recognises: Callable[[Path], bool] | None = None
 
 
 def code(prefix: str, *parts: pl.Expr | str) -> pl.Expr:
