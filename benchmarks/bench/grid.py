@@ -1,0 +1,127 @@
+"""Pieces of work side by side: Ray core tasks, or one after another in this process.
+
+Ray only schedules. What is done already is known from the store of records, never from Ray's state, so a killed grid
+goes on where it stopped. Worker processes are reused; each holds one core and one thread.
+"""
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from bench import environment
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+Report = Callable[[Any], None]
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Result]):
+    """What became of the piece at `index`: a result, or the error and its traceback."""
+
+    index: int
+    result: Result | None
+    error: str | None = None
+    trace: str | None = None
+    wall_s: float = 0.0
+
+
+def run_grid(
+    work: Callable[[Piece, Report], Result],
+    pieces: Sequence[Piece],
+    *,
+    jobs: int,
+    address: str | None = None,
+    on_report: Callable[[int, Any], None] = lambda _index, _report: None,
+) -> Iterator[Outcome[Result]]:
+    """Yield an outcome for each piece as it ends; one that fails does not stop the others.
+
+    Args:
+        work: Called with a piece and with a function that takes what it has to report on the way. A module-level
+            function, importable by the workers.
+        pieces: What there is to do; small, since each travels to a worker.
+        jobs: Pieces at a time on this machine. With 1 and no address there is no Ray at all.
+        address: A Ray cluster's address, or None for a Ray of our own.
+        on_report: Is told what piece `index` reports.
+    """
+    if address is None and (jobs == 1 or len(pieces) <= 1):
+        yield from _one_by_one(work, pieces, on_report)
+    else:
+        yield from _with_ray(work, pieces, jobs, address, on_report)
+
+
+def _attempt(index: int, work: Callable[[Piece, Report], Result], piece: Piece, report: Report) -> Outcome[Result]:
+    started = time.perf_counter()
+    try:
+        result = work(piece, report)
+    except Exception as error:
+        message = str(error) or type(error).__name__
+        return Outcome(index, None, message, traceback.format_exc(), time.perf_counter() - started)
+    return Outcome(index, result, wall_s=time.perf_counter() - started)
+
+
+def _one_by_one(
+    work: Callable[[Piece, Report], Result], pieces: Sequence[Piece], on_report: Callable[[int, Any], None]
+) -> Iterator[Outcome[Result]]:
+    for index, piece in enumerate(pieces):
+        on_report(index, None)
+        yield _attempt(index, work, piece, lambda report, index=index: on_report(index, report))  # type: ignore[misc]
+
+
+class _Mailbox:
+    """Holds what the workers report until the driver asks."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[int, Any]] = []
+
+    def put(self, index: int, report: Any) -> None:
+        self.reports.append((index, report))
+
+    def drain(self) -> list[tuple[int, Any]]:
+        reports, self.reports = self.reports, []
+        return reports
+
+
+def _in_worker(index: int, work: Callable[[Piece, Report], Result], piece: Piece, mailbox: Any) -> Outcome[Result]:
+    environment.prepare()
+    mailbox.put.remote(index, None)
+    return _attempt(index, work, piece, lambda report: mailbox.put.remote(index, report))
+
+
+def _with_ray(
+    work: Callable[[Piece, Report], Result],
+    pieces: Sequence[Piece],
+    jobs: int,
+    address: str | None,
+    on_report: Callable[[int, Any], None],
+) -> Iterator[Outcome[Result]]:
+    os.environ.update(environment.for_workers())
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
+    if address is None:
+        ray.init(num_cpus=jobs, object_store_memory=256 * 2**20, **quiet)
+    else:
+        del quiet["include_dashboard"]
+        ray.init(address=address, runtime_env={"env_vars": environment.for_workers()}, **quiet)
+    try:
+        mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+        task = ray.remote(num_cpus=1, max_retries=1)(_in_worker)
+        pending = {task.remote(index, work, piece, mailbox): index for index, piece in enumerate(pieces)}
+        while pending:
+            done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+            for index, report in ray.get(mailbox.drain.remote()):
+                on_report(index, report)
+            for reference in done:
+                index = pending.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    yield Outcome(index, None, f"the worker process died: {str(error).splitlines()[0]}", str(error))
+    finally:
+        ray.shutdown()

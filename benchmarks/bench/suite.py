@@ -1,0 +1,86 @@
+"""A suite: which tasks, models, strategies and seeds are compared, read from a YAML file.
+
+Suites that come with FedWard lie in `suites/`, one file each; any other is run by its path.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sites.errors import InputError
+
+FOLDER = Path(__file__).parent / "suites"
+
+
+class Entry(BaseModel):
+    """One model of a suite and the strategies it is trained with; `config` overrides the model's defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    strategies: tuple[str, ...] = Field(min_length=1)
+    config: dict[str, float | int | str | bool] = {}
+
+
+class Evaluation(BaseModel):
+    """How cells are scored: bootstrap replicates and the level of the intervals."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    replicates: Annotated[int, Field(ge=100)] = 1000
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class SuiteSpec(BaseModel):
+    """A suite file.
+
+    Attributes:
+        name: What `bench run --suite` is given.
+        version: Raised whenever the suite's numbers may change.
+        tasks: Names of task files in fedcore/tasks, or paths of ACES files.
+        sites: What it runs on when no `--site` is given; `simulated` is the embedded federation.
+        entries: Models and their strategies.
+        rounds: The largest number of federated rounds; the round is chosen on the tuning split.
+        seeds: One seed a cell: it decides splits, initial weights, batches and bootstrap.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    version: str
+    description: str
+    tasks: tuple[str, ...] = Field(min_length=1)
+    sites: Literal["simulated"] = "simulated"
+    entries: tuple[Entry, ...] = Field(min_length=1)
+    rounds: Annotated[int, Field(ge=1)] = 20
+    seeds: tuple[int, ...] = Field(min_length=1)
+    evaluation: Evaluation = Evaluation()
+
+
+def names() -> list[str]:
+    """The suites that come with FedWard."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_suite(name: str) -> SuiteSpec:
+    """Read a suite by name, or by path where the name ends in .yaml or .yml.
+
+    Raises:
+        InputError: no such suite, or the file does not say what a suite must say.
+    """
+    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise InputError(f"there is no suite {name!r}; there are: {', '.join(names())}, or give the path of a .yaml file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return SuiteSpec.model_validate(content)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path}: {where}: {first['msg']}, found {str(first['input'])[:80]!r}") from error

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from bench import fingerprint as module
+from bench.fingerprint import fingerprint, reached
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with a model that imports a layer, and a module that nothing imports."""
+    (tmp_path / "mymodel.py").write_text("from mylayers import layer\nimport sites.errors\n")
+    (tmp_path / "mylayers.py").write_text("layer = 1\n")
+    (tmp_path / "unrelated.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    for cached in (module._source, module._imports, module._room):
+        cached.cache_clear()
+    return tmp_path
+
+
+def changed(project: Path, name: str) -> bool:
+    before = fingerprint(["mymodel"])
+    (project / name).write_text("changed = True\n")
+    module._source.cache_clear()
+    module._imports.cache_clear()
+    return fingerprint(["mymodel"]) != before
+
+
+def test_code_reached_through_a_users_module_counts(project: Path) -> None:
+    assert set(reached(["mymodel"])) == {"mymodel", "mylayers", "sites.errors"}
+    assert changed(project, "mylayers.py")
+
+
+def test_code_that_is_not_reached_does_not_count(project: Path) -> None:
+    assert not changed(project, "unrelated.py")
+
+
+def test_a_data_file_counts_by_its_content(project: Path) -> None:
+    task = project / "task.yaml"
+    task.write_text("a: 1")
+    before = fingerprint(["mymodel"], [task])
+    task.write_text("a: 2")
+    assert fingerprint(["mymodel"], [task]) != before
+
+
+def test_a_library_version_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint(["mymodel"])
+    monkeypatch.setattr(module, "libraries", lambda: (("torch", "0.0"),))
+    assert fingerprint(["mymodel"]) != before

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from bench.suite import load_suite, names
+from sites.errors import InputError
+
+GOOD = """
+name: mine
+version: 1.0.0
+description: d
+tasks: [mortality/in_hospital/first_24h]
+entries: [{model: logistic, strategies: [fedavg]}]
+seeds: [0]
+"""
+
+
+def test_the_suites_that_come_with_fedward_load_under_their_own_name() -> None:
+    assert "mortality" in names()
+    assert all(load_suite(name).name == name for name in names())
+
+
+def test_an_unknown_suite_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(InputError, match="no suite 'mortalty'.*mortality"):
+        load_suite("mortalty")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD.replace("seeds: [0]", "seeds: []"), "seeds"),
+        (GOOD.replace("[fedavg]", "fedavg"), "entries.0.strategies"),
+        (GOOD + "colour: red\n", "colour"),
+        ("name: [", "not YAML"),
+        ("", "the file"),
+    ],
+)
+def test_a_broken_suite_file_gets_one_sentence_with_the_place(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_suite(str(path))
+    assert str(path) in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
