@@ -1,0 +1,126 @@
+"""Sketches: they merge, they hide the few, and they survive the wire."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privacy.releases.sketches import Counts, Histogram, Moments, ReleaseError, merge, pack, unpack
+
+NAMES = ("a", "b", "c", "d")
+EDGES = np.tile(np.linspace(0.0, 1.0, 9), (4, 1))
+
+rows = st.lists(st.tuples(st.integers(0, 3), st.floats(-1e3, 1e3), st.integers(0, 6)), min_size=0, max_size=30)
+
+
+def counts(data, minimum=1):
+    return Counts.release(NAMES, [i for i, _, _ in data], [p for _, _, p in data], minimum)
+
+
+def moments(data, minimum=1):
+    return Moments.release(NAMES, [i for i, _, _ in data], [v for _, v, _ in data], [p for _, _, p in data], minimum)
+
+
+def histogram(data, minimum=1):
+    values = np.full((len(data), 4), np.nan)
+    for row, (i, v, _) in enumerate(data):
+        values[row, i] = v / 1e3
+    return Histogram.release(NAMES, EDGES, values, minimum)
+
+
+def same(a, b):
+    left, right = a.to_arrays(), b.to_arrays()
+    return set(left) == set(right) and all(
+        np.allclose(left[k], right[k], rtol=1e-9, atol=1e-6)
+        if left[k].dtype.kind == "f"
+        else np.array_equal(left[k], right[k])
+        for k in left
+    )
+
+
+@pytest.mark.parametrize("make", [counts, moments, histogram])
+@given(a=rows, b=rows, c=rows, minimum=st.integers(1, 4))
+def test_merge_is_associative_and_commutative(make, a, b, c, minimum):
+    x, y, z = make(a, minimum), make(b, minimum), make(c, minimum)
+    assert same(x.merge(y), y.merge(x))
+    assert same(x.merge(y).merge(z), x.merge(y.merge(z)))
+
+
+@pytest.mark.parametrize("make", [counts, moments, histogram])
+@given(a=rows, b=rows)
+def test_the_merge_of_two_sites_is_the_sketch_of_their_rows_together(make, a, b):
+    other = [(i, v, p + 100) for i, v, p in b]  # another hospital's patients are other people
+    assert same(make(a).merge(make(other)), make(a + other))
+
+
+@pytest.mark.parametrize("make", [counts, moments, histogram])
+@given(data=rows, minimum=st.integers(2, 5))
+def test_nothing_that_fewer_patients_than_the_minimum_have_leaves(make, data, minimum):
+    sketch = make(data, minimum)
+    for i, name in enumerate(NAMES):
+        patients = len({p for j, _, p in data if j == i})
+        if make is histogram:
+            patients = sum(j == i for j, _, _ in data)  # one row a patient there
+        assert (name in sketch.names) == (patients >= minimum)
+    if make is histogram:
+        assert np.all((sketch.counts == 0) | (sketch.counts >= minimum))
+
+
+@given(data=rows)
+def test_joining_small_cells_loses_nobody(data):
+    for minimum in (1, 3):
+        sketch = histogram(data, minimum)
+        for name, cells in zip(sketch.names, sketch.counts, strict=True):
+            assert cells.sum() == sum(NAMES[i] == name for i, _, _ in data)
+
+
+def test_a_patient_with_five_stays_counts_once():
+    sketch = Counts.release(["I10"], [0] * 5 + [0], [1] * 5 + [2], minimum=1)
+    assert sketch.counts.tolist() == [2]
+    assert Counts.release(["I10"], [0] * 5, [1] * 5, minimum=2).names == ()
+
+
+def test_moments_are_mean_and_deviation():
+    values = np.array([36.5, 37.0, 38.5])
+    sketch = Moments.release(["t"], [0, 0, 0], values, [1, 2, 3], minimum=1)
+    assert sketch.mean() == pytest.approx(values.mean())
+    assert sketch.deviation() == pytest.approx(values.std())
+    assert Moments.release(["t"], [0] * 3, [0.1] * 3, [1, 2, 3], minimum=1).deviation()[0] == 0
+
+
+def test_quantiles_are_edges_of_the_public_grid():
+    values = np.random.default_rng(0).uniform(0, 1, (1000, 1))
+    sketch = Histogram.release(["u"], EDGES[:1], values, minimum=10)
+    low, high = sketch.quantile(0.01)[0], sketch.quantile(0.99)[0]
+    assert {low, high} <= set(EDGES[0])
+    assert (low, high) == (0.0, 1.0)
+    assert sketch.quantile(0.5)[0] == pytest.approx(0.5, abs=0.125)
+
+
+@given(a=rows)
+def test_what_is_packed_is_what_is_unpacked(a):
+    sketches = {"codes": counts(a), "moments": moments(a), "grid": histogram(a)}
+    again = unpack(pack(sketches))
+    assert set(again) == set(sketches)
+    assert all(same(sketches[k], again[k]) for k in sketches)
+    assert all(array.dtype.kind in "uif" for array in pack(sketches).values())
+
+
+def test_what_does_not_fit_the_schema_is_refused():
+    good = Counts(("a",), np.array([12]), 10).to_arrays()
+    with pytest.raises(ReleaseError, match="expected arrays"):
+        Counts.from_arrays({**good, "patient_id": np.array([1])})
+    with pytest.raises(ReleaseError, match="below the minimum"):
+        Counts.from_arrays({**good, "counts": np.array([3])})
+    with pytest.raises(ReleaseError, match="int64"):
+        Counts.from_arrays({**good, "counts": np.array([12.0])})
+    with pytest.raises(ReleaseError, match="no array of a sketch"):
+        unpack({"rows": np.zeros(3)})
+    with pytest.raises(ReleaseError, match="finite"):
+        Moments(("a",), np.array([12]), np.array([np.nan]), np.array([1.0]))
+    with pytest.raises(ReleaseError, match="grid"):
+        Histogram(("a",), np.array([[0.0, 1]]), np.array([[10]])).merge(
+            Histogram(("a",), np.array([[0.0, 2]]), np.array([[10]]))
+        )
+    with pytest.raises(ReleaseError, match="nothing can be agreed"):
+        merge([])
