@@ -1,0 +1,336 @@
+"""MIMIC-III v1.4: Beth Israel Deaconess Medical Center, Boston, 2001-2012, charted in CareVue, then in MetaVision.
+
+When a fact counts as known:
+
+- charting, outputs and CareVue inputs: at `storetime`, else at `charttime`;
+- MetaVision infusions and procedures: what carers do, they know when they do it. A start is known at `starttime`
+  (`storetime` is that of the last change, in the median a minute after the end) and tells no total of what runs on;
+  an end, with the amount given, is known once it has happened and is stored;
+- laboratory results (no `storetime` here): `LAB_TURNAROUND` after the draw; cultures: `CULTURE_TURNAROUND` after;
+- prescriptions have dates only: the end of that day;
+- ICD, DRG and CPT codes: at hospital discharge, the later of `dischtime` and death.
+
+Left out: rows marked as errors, rewritten orders, ends that lie before their start, and what is dated after the
+patient's death (`sites.exports.mimic3_stays` says when that is, and who is a patient).
+
+Units: `LAB//itemid//unit` keeps the unit as charted ("?F" included), `SUBJECT_FLUID_OUTPUT//227488//mL` (irrigant in)
+is a positive number; concepts.yaml decides both by item id. "1.0 ET/Trach" and "<0.01" stand in `text_value`.
+"""
+
+from collections.abc import Callable
+
+import polars as pl
+
+from sites.exports.export import BIDMC, LAB_TURNAROUND, Events, Export, Frames, code, end_of_day, known
+from sites.exports.mimic3_stays import OLDEST, frames
+from sites.exports.mimic3_tables import TABLES
+
+CULTURE_TURNAROUND = pl.duration(days=7)
+"""95 in 100 cultures of the MIMIC-IV demo, which has storage times, were stored within a week."""
+
+Prepare = Callable[[pl.LazyFrame, Frames], pl.LazyFrame]
+
+
+def _cleaned(frame: str, key: str, *keep: pl.Expr) -> Prepare:
+    """What a small frame says of each row of its table, where `keep` holds."""
+
+    def prepare(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
+        return rows.select(key).join(frames[frame].lazy().filter(*keep), on=key, how="inner")
+
+    return prepare
+
+
+def _at_discharge(column: str) -> Prepare:
+    """Rows that have a code, of stays that are kept, with `discharge`."""
+
+    def prepare(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
+        stays = frames["stays"].lazy().select("hadm_id", "subject_id", "discharge")
+        return rows.filter(pl.col(column).is_not_null()).join(stays, on=["hadm_id", "subject_id"], how="inner")
+
+    return prepare
+
+
+def _in_life(dated: pl.Expr, *keep: pl.Expr) -> Prepare:
+    """Rows where `keep` holds, of patients that are kept, dated no later than the patient's death."""
+
+    def prepare(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
+        patients = frames["patients"].lazy().select("subject_id", "last")
+        return rows.filter(*keep).join(patients, on="subject_id", how="inner").filter(dated <= pl.col("last"))
+
+    return prepare
+
+
+def _words(value: str, number: str) -> pl.Expr:
+    """The text of a value that is more than its number."""
+    repeats = pl.col(number).is_not_null() & pl.col(value).cast(pl.Float64, strict=False).is_not_null()
+    return pl.when(~repeats).then(pl.col(value))
+
+
+def _age() -> pl.Expr:
+    """Completed years at admission."""
+    born, now = pl.col("birth"), pl.col("admittime")
+    before_birthday = now.dt.strftime("%m%d") < born.dt.strftime("%m%d")
+    years = now.dt.year() - born.dt.year() - before_birthday.cast(pl.Int32)
+    return years.clip(0, OLDEST).cast(pl.Float64)
+
+
+_STAY, _ICU, _PATIENT = "hadm_id", "icustay_id", "subject_id"
+_SEX = pl.when(pl.col("gender").is_in(["F", "M"])).then("gender")
+_NO_ERROR = pl.col("error").fill_null(0) != 1
+_VALID = pl.col("statusdescription").fill_null("") != "Rewritten"
+_FORWARD = pl.col("endtime") >= pl.col("starttime")
+_CHARTED, _STARTED = pl.col("charttime"), pl.col("starttime")
+_ENDED = pl.max_horizontal("endtime", "storetime")
+_SAMPLED = pl.coalesce("charttime", end_of_day("chartdate"))
+_STOPPED = pl.col("stopped").is_in(["Stopped", "D/C'd"])
+_GIVEN = pl.coalesce("rate", "amount")
+_GIVEN_UNIT = pl.when(pl.col("rate").is_not_null()).then("rateuom").otherwise("amountuom")
+
+
+def _known(column: str) -> pl.Expr:
+    return pl.col(column).is_not_null()
+
+
+_PEOPLE = (
+    Events(
+        "patients",
+        pl.lit("MEDS_BIRTH"),
+        pl.col("birth"),
+        prepare=_cleaned("patients", _PATIENT, _known("birth")),
+        name="births",
+    ),
+    Events(
+        "patients",
+        code("GENDER", _SEX),
+        pl.lit(None),
+        prepare=_cleaned("patients", _PATIENT),
+        static=True,
+        name="gender",
+    ),
+    Events(
+        "patients",
+        pl.lit("MEDS_DEATH"),
+        pl.col("death"),
+        prepare=_cleaned("patients", _PATIENT, _known("death")),
+        name="deaths",
+    ),
+    Events(
+        "patients",
+        code("RACE", "ethnicity"),
+        pl.lit(None),
+        prepare=_cleaned("patients", _PATIENT, _known("ethnicity")),
+        static=True,
+        name="ethnicity",
+    ),
+)
+
+_STAYS = (
+    Events(
+        "admissions",
+        code("HOSPITAL_ADMISSION", "admission_type", "admission_location"),
+        pl.col("admittime"),
+        prepare=_cleaned("stays", _STAY),
+    ),
+    Events(
+        "admissions",
+        pl.lit("AGE"),
+        pl.col("admittime"),
+        numeric=_age(),
+        prepare=_cleaned("stays", _STAY, _known("birth")),
+        name="ages",
+    ),
+    Events(
+        "admissions",
+        code("HOSPITAL_DISCHARGE", "discharge_location"),
+        pl.col("discharge"),
+        prepare=_cleaned("stays", _STAY),
+        name="discharges",
+    ),
+    Events(
+        "admissions",
+        pl.lit("OUTCOME_UNKNOWN"),
+        pl.col("discharge"),
+        prepare=_cleaned("stays", _STAY, pl.col("unknown")),
+        name="unknown outcomes",
+    ),
+    Events(
+        "admissions",
+        pl.lit("ED_REGISTRATION"),
+        pl.col("edregtime"),
+        prepare=_cleaned("stays", _STAY, _known("edregtime")),
+        name="emergency registrations",
+    ),
+    Events(
+        "admissions",
+        pl.lit("ED_OUT"),
+        pl.col("edouttime"),
+        prepare=_cleaned("stays", _STAY, _known("edouttime")),
+        name="emergency departures",
+    ),
+    Events("icustays", code("ICU_ADMISSION", "first_careunit"), pl.col("intime"), prepare=_cleaned("icustays", _ICU)),
+    Events(
+        "icustays",
+        code("ICU_DISCHARGE", "last_careunit"),
+        pl.col("outtime"),
+        prepare=_cleaned("icustays", _ICU),
+        name="ICU discharges",
+    ),
+    Events(
+        "transfers",
+        code("TRANSFER_TO", "eventtype", "curr_careunit"),
+        pl.col("intime"),
+        prepare=_in_life(pl.col("intime")),
+    ),
+    Events(
+        "services", code("SERVICE", "curr_service"), pl.col("transfertime"), prepare=_in_life(pl.col("transfertime"))
+    ),
+)
+
+_CODED = (
+    Events(
+        "diagnoses_icd", code("DIAGNOSIS//ICD//9", "icd9_code"), pl.col("discharge"), prepare=_at_discharge("icd9_code")
+    ),
+    Events(
+        "procedures_icd",
+        code("PROCEDURE//ICD//9", "icd9_code"),
+        pl.col("discharge"),
+        prepare=_at_discharge("icd9_code"),
+    ),
+    Events(
+        "drgcodes",
+        code("DRG", pl.col("drg_type").str.strip_chars(), "drg_code"),
+        pl.col("discharge"),
+        prepare=_at_discharge("drg_code"),
+    ),
+    Events("cptevents", code("PROCEDURE//CPT", "cpt_cd"), pl.col("discharge"), prepare=_at_discharge("cpt_cd")),
+)
+
+_NDC = pl.when(~pl.col("ndc").str.contains("^0*$")).then("ndc")
+_START_DAY, _END_DAY = pl.col("startdate").dt.truncate("1d"), pl.col("enddate").dt.truncate("1d")
+_TREATMENT = (
+    Events(
+        "prescriptions",
+        code("MEDICATION//START", "drug"),
+        end_of_day("startdate"),
+        text=_NDC,
+        prepare=_in_life(_START_DAY, _known("drug")),
+    ),
+    Events(
+        "prescriptions",
+        code("MEDICATION//STOP", "drug"),
+        end_of_day("enddate"),
+        text=_NDC,
+        prepare=_in_life(_START_DAY, _known("drug"), _END_DAY >= _START_DAY),
+        name="prescriptions' ends",
+    ),
+    Events(
+        "inputevents_cv",
+        code("INFUSION_START", "itemid"),
+        known("storetime", "charttime"),
+        numeric=_GIVEN,
+        text=_GIVEN_UNIT,
+        prepare=_in_life(_CHARTED, _GIVEN.is_not_null()),
+    ),
+    Events(
+        "inputevents_cv",
+        code("INFUSION_END", "itemid"),
+        known("storetime", "charttime"),
+        prepare=_in_life(_CHARTED, _STOPPED),
+        name="inputevents_cv' ends",
+    ),
+    Events(
+        "inputevents_mv",
+        code("INFUSION_START", "itemid"),
+        _STARTED,
+        numeric=_GIVEN,
+        text=_GIVEN_UNIT,
+        prepare=_in_life(_STARTED, _VALID),
+    ),
+    Events(
+        "inputevents_mv",
+        code("INFUSION_END", "itemid"),
+        _ENDED,
+        numeric=pl.col("amount"),
+        text=pl.col("amountuom"),
+        prepare=_in_life(pl.col("endtime"), _VALID, _FORWARD),
+        name="inputevents_mv' ends",
+    ),
+    Events(
+        "inputevents_mv",
+        pl.lit("SUBJECT_WEIGHT_AT_INFUSION//KG"),
+        _STARTED,
+        numeric=pl.col("patientweight"),
+        prepare=_in_life(_STARTED, _VALID, _known("patientweight")),
+        name="weights",
+    ),
+    Events("procedureevents_mv", code("PROCEDURE//START", "itemid"), _STARTED, prepare=_in_life(_STARTED, _VALID)),
+    Events(
+        "procedureevents_mv",
+        code("PROCEDURE//END", "itemid"),
+        _ENDED,
+        prepare=_in_life(pl.col("endtime"), _VALID, _FORWARD),
+        name="procedureevents_mv' ends",
+    ),
+)
+
+_OBSERVED = (
+    Events(
+        "labevents",
+        code("LAB", "itemid", "valueuom"),
+        _CHARTED + LAB_TURNAROUND,
+        numeric=pl.col("valuenum"),
+        text=_words("value", "valuenum"),
+        prepare=_in_life(_CHARTED),
+    ),
+    Events(
+        "chartevents",
+        code("LAB", "itemid", "valueuom"),
+        known("storetime", "charttime"),
+        numeric=pl.col("valuenum"),
+        text=_words("value", "valuenum"),
+        prepare=_in_life(_CHARTED, _NO_ERROR),
+    ),
+    Events(
+        "datetimeevents",
+        code("DATETIME", "itemid"),
+        known("storetime", "charttime"),
+        text=pl.col("value"),
+        prepare=_in_life(_CHARTED, _NO_ERROR),
+    ),
+    Events(
+        "outputevents",
+        code("SUBJECT_FLUID_OUTPUT", "itemid", "valueuom"),
+        known("storetime", "charttime"),
+        numeric=pl.col("value"),
+        prepare=_in_life(_CHARTED, pl.col("iserror").fill_null(0) != 1),
+    ),
+    Events(
+        "microbiologyevents",
+        code("MICROBIOLOGY", "spec_type_desc", "org_name"),
+        _SAMPLED + CULTURE_TURNAROUND,
+        prepare=_in_life(pl.col("chartdate").dt.truncate("1d")),
+    ),
+    Events(
+        "microbiologyevents",
+        code("SUSCEPTIBILITY", "org_name", "ab_name"),
+        _SAMPLED + CULTURE_TURNAROUND,
+        text=pl.col("interpretation"),
+        prepare=_in_life(pl.col("chartdate").dt.truncate("1d"), _known("ab_name")),
+        name="susceptibilities",
+    ),
+)
+
+EXPORT = Export(
+    kind="mimic3",
+    title="MIMIC-III v1.4",
+    tables=TABLES,
+    frames=frames,
+    events=(*_PEOPLE, *_STAYS, *_CODED, *_TREATMENT, *_OBSERVED),
+    groups=("unit", "dbsource"),
+    options={
+        "carevue": "only patients all of whose ICU stays were charted in CareVue (2001-2008)",
+        "metavision": "only patients all of whose ICU stays were charted in MetaVision (2008-2012)",
+    },
+    source=lambda options: f"{BIDMC}-carevue" if "carevue" in options else BIDMC,
+    concepts="mimic",
+)

@@ -1,0 +1,148 @@
+"""The tables of MIMIC-III v1.4 that are read, and their columns.
+
+What is not declared is never read: `has_chartevents_data`, `los`, `expire_flag`, notes, callouts.
+"""
+
+import polars as pl
+
+from sites.exports.export import DTypes, Table
+
+_TIME = pl.Datetime("us")
+_ID: DTypes = {"subject_id": pl.Int64, "hadm_id": pl.Int64}
+_ITEM: DTypes = {"subject_id": pl.Int64, "itemid": pl.Int64}
+
+
+def _columns(*parts: DTypes) -> DTypes:
+    return {name: dtype for part in parts for name, dtype in part.items()}
+
+
+def _strings(*names: str) -> DTypes:
+    return dict.fromkeys(names, pl.String)
+
+
+def _times(*names: str) -> DTypes:
+    return dict.fromkeys(names, _TIME)
+
+
+TABLES = (
+    Table(
+        "patients",
+        {"subject_id": pl.Int64, "gender": pl.String, "dob": _TIME, "dod": _TIME},
+        required=True,
+        keys=("subject_id",),
+    ),
+    Table(
+        "admissions",
+        _columns(
+            _ID,
+            _times("admittime", "dischtime", "deathtime", "edregtime", "edouttime"),
+            _strings("admission_type", "admission_location", "discharge_location", "ethnicity"),
+            {"hospital_expire_flag": pl.Int64},
+        ),
+        optional=frozenset({"edregtime", "edouttime", "ethnicity"}),
+        required=True,
+        keys=("hadm_id",),
+    ),
+    Table(
+        "icustays",
+        _columns(
+            _ID,
+            {"icustay_id": pl.Int64},
+            _strings("dbsource", "first_careunit", "last_careunit"),
+            _times("intime", "outtime"),
+        ),
+        required=True,
+        keys=("icustay_id",),
+    ),
+    Table(
+        "transfers",
+        _columns(_ID, _strings("eventtype", "curr_careunit"), _times("intime")),
+        loses="moves between wards",
+    ),
+    Table(
+        "services",
+        _columns(_ID, _times("transfertime"), _strings("curr_service")),
+        loses="the service that cared for the patient",
+    ),
+    Table("diagnoses_icd", _columns(_ID, _strings("icd9_code")), loses="discharge diagnoses"),
+    Table("procedures_icd", _columns(_ID, _strings("icd9_code")), loses="procedures coded at discharge"),
+    Table("drgcodes", _columns(_ID, _strings("drg_type", "drg_code")), loses="diagnosis-related groups"),
+    Table("cptevents", _columns(_ID, _strings("cpt_cd")), loses="billed procedures"),
+    Table(
+        "prescriptions",
+        _columns(_ID, _times("startdate", "enddate"), _strings("drug", "ndc")),
+        optional=frozenset({"ndc"}),
+        loses="prescribed medication",
+    ),
+    Table(
+        "labevents",
+        _columns(_ITEM, _times("charttime"), _strings("value", "valueuom"), {"valuenum": pl.Float64}),
+        loses="laboratory results",
+    ),
+    Table(
+        "chartevents",
+        _columns(
+            _ITEM,
+            _times("charttime", "storetime"),
+            _strings("value", "valueuom"),
+            {"valuenum": pl.Float64, "error": pl.Int64},
+        ),
+        optional=frozenset({"storetime", "error"}),
+        loses="vital signs and bedside charting",
+    ),
+    Table(
+        "datetimeevents",
+        _columns(_ITEM, _times("charttime", "storetime"), _strings("value"), {"error": pl.Int64}),
+        optional=frozenset({"storetime", "error"}),
+        loses="charted dates (lines, dressings, last dialysis)",
+    ),
+    Table(
+        "inputevents_cv",
+        _columns(
+            _ITEM,
+            _times("charttime", "storetime"),
+            _strings("stopped", "amountuom", "rateuom"),
+            {"amount": pl.Float64, "rate": pl.Float64},
+        ),
+        optional=frozenset({"storetime", "stopped"}),
+        loses="infusions and fluids charted in CareVue",
+    ),
+    Table(
+        "inputevents_mv",
+        _columns(
+            _ITEM,
+            _times("starttime", "endtime", "storetime"),
+            _strings("amountuom", "rateuom", "statusdescription"),
+            {"amount": pl.Float64, "rate": pl.Float64, "patientweight": pl.Float64},
+        ),
+        optional=frozenset({"storetime", "patientweight"}),
+        loses="infusions and fluids charted in MetaVision",
+    ),
+    Table(
+        "outputevents",
+        _columns(
+            _ITEM,
+            _times("charttime", "storetime"),
+            _strings("valueuom"),
+            {"value": pl.Float64, "iserror": pl.Int64},
+        ),
+        optional=frozenset({"storetime", "iserror"}),
+        loses="urine and other outputs",
+    ),
+    Table(
+        "procedureevents_mv",
+        _columns(_ITEM, _times("starttime", "endtime", "storetime"), _strings("statusdescription")),
+        optional=frozenset({"storetime"}),
+        loses="procedures charted in MetaVision (ventilation, lines, dialysis)",
+    ),
+    Table(
+        "microbiologyevents",
+        _columns(
+            {"subject_id": pl.Int64},
+            _times("chartdate", "charttime"),
+            _strings("spec_type_desc", "org_name", "ab_name", "interpretation"),
+        ),
+        optional=frozenset({"ab_name", "interpretation"}),
+        loses="cultures and resistances",
+    ),
+)
