@@ -49,6 +49,9 @@ class Store:
         hidden = path.parent / f".{path.stem}.{os.getpid()}.partial"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecordError(f"{path.parent}: this folder could not be made ({error.strerror}).") from error
+        try:
             try:
                 with hidden.open("wb") as file:
                     file.write(canonical_json(record))
