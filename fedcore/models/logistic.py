@@ -1,0 +1,61 @@
+"""Logistic regression on tabular features: the model every other has to beat.
+
+Federated it is a torch linear layer trained by FedAvg's local epochs; alone it is fitted to convergence, so that the
+anchors are the optimum itself and not what an optimiser reached.
+"""
+
+from fedcore.learner import Learner, Setting
+from fedcore.models.model import ModelSpec, Recipe, Sizes
+
+
+def _federated(sizes: Sizes, setting: Setting) -> Learner:
+    from torch import Tensor, nn
+
+    from fedcore.learners.minibatch import MinibatchLearner
+
+    class LogisticRegression(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(sizes["x"], 1)
+
+        def reset_parameters(self) -> None:
+            """Zeros: the loss is convex, so a random start would only add noise."""
+            nn.init.zeros_(self.weight)
+            nn.init.zeros_(self.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            """Logits [n] of x float32 [n, d]."""
+            return super().forward(x)[:, 0]
+
+    return MinibatchLearner(LogisticRegression, setting)
+
+
+def _alone(sizes: Sizes, setting: Setting) -> Learner:
+    from fedcore.learners.newton import NewtonLearner
+
+    return NewtonLearner(sizes["x"], setting)
+
+
+def _steps(step_size: float, epochs: int) -> Setting:
+    return {"step_size": step_size, "epochs": epochs, "batch_size": 64, "l2": 0.0}
+
+
+MODEL = ModelSpec(
+    name="logistic",
+    representation="tabular",
+    federated=Recipe(
+        learner=_federated,
+        settings=(_steps(0.001, 1), _steps(0.003, 1), _steps(0.001, 4)),
+        rounds=15,
+        patience=None,
+        untuned=_steps(0.001, 1),
+        untuned_rounds=10,
+    ),
+    alone=Recipe(
+        learner=_alone,
+        settings=tuple({"l2": l2} for l2 in (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)),
+        rounds=1,
+        patience=None,
+        untuned={"l2": 0.1},
+        untuned_rounds=1,
+    ),
+)

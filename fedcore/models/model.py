@@ -1,0 +1,86 @@
+"""What a model is, and the registry: a file in this folder that defines `MODEL`."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcore.learner import Learner, Setting
+
+Sizes = Mapping[str, int]
+"""How wide the encoded arrays are, as the sites' agreement (`FeatureSpace.sizes`) states it."""
+
+
+class ModelError(ValueError):
+    """A model is not known, or cannot do what is asked: one sentence."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, and what is tried on the tuning split.
+
+    Attributes:
+        learner: makes the learner for an agreed feature space and one setting.
+        settings: the settings tried, all of them, in this order.
+        rounds: rounds each setting runs at most; the best one counts.
+        patience: a setting ends when the tuning loss has not fallen for so many rounds; None runs all rounds.
+        untuned: the setting used where the tuning split is too small to choose on.
+        untuned_rounds: the rounds it runs.
+    """
+
+    learner: Callable[[Sizes, Setting], Learner]
+    settings: Sequence[Setting]
+    rounds: int
+    patience: int | None
+    untuned: Setting
+    untuned_rounds: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model, its representation of patients and its recipes.
+
+    Attributes:
+        name: what records call it.
+        representation: `tabular`, `sequence` or `series`.
+        federated: how several sites train it together; None: it serves as an anchor only.
+        alone: how one body of data trains it: a site by itself, or the pooled data.
+    """
+
+    name: str
+    representation: str
+    federated: Recipe | None
+    alone: Recipe
+
+    def recipe(self, kind: str) -> Recipe:
+        """The recipe `federated` or `alone`.
+
+        Raises:
+            ModelError: the model has no recipe of that kind.
+        """
+        chosen = {"federated": self.federated, "alone": self.alone}[kind]
+        if chosen is None:
+            raise ModelError(f"model '{self.name}' is an anchor only; use strategy pooled or local")
+        return chosen
+
+
+def names() -> list[str]:
+    """The models at hand, sorted; loads none of them.
+
+    >>> names()
+    ['gru', 'logistic', 'trees']
+    """
+    here = Path(__file__)
+    return sorted(path.stem for path in here.parent.glob("[a-z]*.py") if path != here)
+
+
+def load(name: str) -> ModelSpec:
+    """The model of that name.
+
+    Raises:
+        ModelError: no file of that name.
+    """
+    if name not in names():
+        raise ModelError(f"unknown model {name!r}; expected one of {', '.join(names())}")
+    model: ModelSpec = importlib.import_module(f"fedcore.models.{name}").MODEL
+    return model

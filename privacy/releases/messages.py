@@ -1,0 +1,157 @@
+"""What a message that leaves a site may hold, action by action.
+
+Three kinds of thing cross the hospital's wall, and each action names which of them, exactly:
+
+- model updates: the arrays the site was sent, by the same names, types and shapes. (An array of bytes may come back
+  with another length: that is a boosted-tree model, which grows.)
+- sketches (`privacy.releases.sketches`), which check themselves.
+- numbers of a fixed name, each one number and never a list: how many samples the model was trained on, which a
+  weighted average cannot do without, and sums and counts that stand for `DEFAULT_MINIMUM` patients or are 0.
+
+Texts are names of things: the site's own name. A message of any other content does not leave. The rule is kept twice,
+with the same code: at the site before the message leaves, and at the server before it is used.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from privacy.releases.sketches import DEFAULT_MINIMUM, ReleaseError, unpack
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """The content of a message without its framework.
+
+    Attributes:
+        arrays: by name.
+        numbers: by name.
+        texts: by name.
+    """
+
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    texts: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the reply to one action holds, no more and no less.
+
+    Attributes:
+        arrays: `model`: the request's own; `sketches`; `none`.
+        counts: names of whole numbers, 0 or more.
+        released_counts: names of counts of patients: 0, or at least the minimum.
+        sums: names of finite numbers.
+        texts: names of texts: one line, at most 200 characters.
+    """
+
+    arrays: str = "none"
+    counts: frozenset[str] = frozenset()
+    released_counts: frozenset[str] = frozenset()
+    sums: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
+
+
+SCHEMAS: Mapping[str, Schema] = {
+    # which hospital this is, how much it would weigh, and whether its tuning split can help to choose
+    "query.site": Schema(
+        counts=frozenset({"train"}),
+        released_counts=frozenset({"tuning-events", "tuning-non-events"}),
+        texts=frozenset({"site"}),
+    ),
+    # the training samples, as sketches
+    "query.statistics": Schema(arrays="sketches"),
+    # the site has taken the agreed features
+    "query.space": Schema(),
+    # the trained model, its weight, and the loss over so many patients
+    "train": Schema(
+        arrays="model",
+        counts=frozenset({"num-examples"}),
+        released_counts=frozenset({"loss-weight"}),
+        sums=frozenset({"loss-sum"}),
+    ),
+    # the loss over the tuning split
+    "evaluate": Schema(released_counts=frozenset({"num-examples"}), sums=frozenset({"loss-sum"})),
+}
+
+
+def released(count: int) -> int:
+    """A count of patients as it may leave: itself, or 0 below the minimum.
+
+    >>> released(9), released(10)
+    (0, 10)
+    """
+    return count if count >= DEFAULT_MINIMUM else 0
+
+
+def check(action: str, parcel: Parcel, sent: Mapping[str, np.ndarray]) -> None:
+    """Let a reply pass, or refuse it.
+
+    Args:
+        action: the message type, `train` or `query.statistics`.
+        parcel: what the site would send.
+        sent: the arrays of the request it answers.
+
+    Raises:
+        ReleaseError: the reply holds what its schema does not name, lacks what it names, or a value is out of bounds.
+            The sentence names fields, never values.
+    """
+    if action not in SCHEMAS:
+        raise ReleaseError(f"action '{action}' has no schema of what may leave a site; add one to be able to use it")
+    schema = SCHEMAS[action]
+    _names(action, "number", set(parcel.numbers), schema.counts | schema.released_counts | schema.sums)
+    _names(action, "text", set(parcel.texts), schema.texts)
+    for name, number in parcel.numbers.items():
+        _number(action, schema, name, number)
+    for name, text in parcel.texts.items():
+        if not isinstance(text, str) or not re.fullmatch(r"[^\x00-\x1f]{1,200}", text):
+            raise ReleaseError(f"'{action}' would send the text '{name}': expected one line of 1 to 200 characters")
+    if schema.arrays == "model":
+        _model(action, parcel.arrays, sent)
+    elif schema.arrays == "sketches":
+        _sketches(action, parcel.arrays)
+    else:
+        _names(action, "array", set(parcel.arrays), frozenset())
+
+
+def _names(action: str, kind: str, found: set[str], expected: frozenset[str]) -> None:
+    if found != expected:
+        surplus, lacking = sorted(found - expected), sorted(expected - found)
+        what = f"the {kind} '{surplus[0]}', which may not leave" if surplus else f"no {kind} '{lacking[0]}'"
+        raise ReleaseError(f"'{action}' would send {what}; expected {', '.join(sorted(expected)) or 'none'}")
+
+
+def _number(action: str, schema: Schema, name: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise ReleaseError(f"'{action}' would send '{name}': expected one finite number")
+    if name in schema.sums:
+        return
+    if not isinstance(number, int) or number < 0:
+        raise ReleaseError(f"'{action}' would send '{name}': expected a whole number, 0 or more")
+    if name in schema.released_counts and released(number) != number:
+        raise ReleaseError(f"'{action}' would send '{name}': expected 0 or at least {DEFAULT_MINIMUM} patients")
+
+
+def _model(action: str, arrays: Mapping[str, np.ndarray], sent: Mapping[str, np.ndarray]) -> None:
+    _names(action, "array", set(arrays), frozenset(sent))
+    for name, array in arrays.items():
+        asked = sent[name]
+        grows = asked.dtype == np.uint8 and array.ndim == asked.ndim == 1
+        if array.dtype != asked.dtype or (array.shape != asked.shape and not grows):
+            raise ReleaseError(
+                f"'{action}' would send the array '{name}' as {array.dtype} {array.shape}; expected {asked.dtype} "
+                f"{asked.shape}, as it was sent"
+            )
+
+
+def _sketches(action: str, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, sketch in unpack(arrays).items():
+        if sketch.minimum < DEFAULT_MINIMUM:
+            raise ReleaseError(
+                f"'{action}' would send the sketch '{name}' with counts of {sketch.minimum} patients and more; "
+                f"expected {DEFAULT_MINIMUM} and more"
+            )
