@@ -13,6 +13,9 @@ When a fact counts as known:
 Left out: rows marked as errors, rewritten orders, ends that lie before their start, and what is dated after the
 patient's death (`sites.exports.mimic3_stays` says when that is, and who is a patient).
 
+Equal values of one item that were stored at one time are one event; volumes are not, as they add up: their `text_value`
+says when each was charted.
+
 Units: `LAB//itemid//unit` keeps the unit as charted ("?F" included), `SUBJECT_FLUID_OUTPUT//227488//mL` (irrigant in)
 is a positive number; concepts.yaml decides both by item id. "1.0 ET/Trach" and "<0.01" stand in `text_value`.
 """
@@ -31,15 +34,6 @@ CULTURE_TURNAROUND = pl.duration(days=7)
 Prepare = Callable[[pl.LazyFrame, Frames], pl.LazyFrame]
 
 
-def _cleaned(frame: str, key: str, *keep: pl.Expr) -> Prepare:
-    """What a small frame says of each row of its table, where `keep` holds."""
-
-    def prepare(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
-        return rows.select(key).join(frames[frame].lazy().filter(*keep), on=key, how="inner")
-
-    return prepare
-
-
 def _at_discharge(column: str) -> Prepare:
     """Rows that have a code, of stays that are kept, with `discharge`."""
 
@@ -51,11 +45,12 @@ def _at_discharge(column: str) -> Prepare:
 
 
 def _in_life(dated: pl.Expr, *keep: pl.Expr) -> Prepare:
-    """Rows where `keep` holds, of patients that are kept, dated no later than the patient's death."""
+    """Rows where `keep` holds, but for those dated after the patient's death."""
 
     def prepare(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
-        patients = frames["patients"].lazy().select("subject_id", "last")
-        return rows.filter(*keep).join(patients, on="subject_id", how="inner").filter(dated <= pl.col("last"))
+        deaths = frames["persons"].lazy().select("subject_id", patient_death="death")
+        late = (dated > pl.col("patient_death")).fill_null(value=False)
+        return rows.filter(*keep).join(deaths, on="subject_id", how="left").filter(~late)
 
     return prepare
 
@@ -74,7 +69,6 @@ def _age() -> pl.Expr:
     return years.clip(0, OLDEST).cast(pl.Float64)
 
 
-_STAY, _ICU, _PATIENT = "hadm_id", "icustay_id", "subject_id"
 _SEX = pl.when(pl.col("gender").is_in(["F", "M"])).then("gender")
 _NO_ERROR = pl.col("error").fill_null(0) != 1
 _VALID = pl.col("statusdescription").fill_null("") != "Rewritten"
@@ -91,90 +85,27 @@ def _known(column: str) -> pl.Expr:
     return pl.col(column).is_not_null()
 
 
+def _where(condition: pl.Expr, event: pl.Expr) -> pl.Expr:
+    """A code where the condition holds, otherwise no event."""
+    return pl.when(condition).then(event)
+
+
 _PEOPLE = (
-    Events(
-        "patients",
-        pl.lit("MEDS_BIRTH"),
-        pl.col("birth"),
-        prepare=_cleaned("patients", _PATIENT, _known("birth")),
-        name="births",
-    ),
-    Events(
-        "patients",
-        code("GENDER", _SEX),
-        pl.lit(None),
-        prepare=_cleaned("patients", _PATIENT),
-        static=True,
-        name="gender",
-    ),
-    Events(
-        "patients",
-        pl.lit("MEDS_DEATH"),
-        pl.col("death"),
-        prepare=_cleaned("patients", _PATIENT, _known("death")),
-        name="deaths",
-    ),
-    Events(
-        "patients",
-        code("RACE", "ethnicity"),
-        pl.lit(None),
-        prepare=_cleaned("patients", _PATIENT, _known("ethnicity")),
-        static=True,
-        name="ethnicity",
-    ),
+    Events("persons", _where(_known("birth"), pl.lit("MEDS_BIRTH")), pl.col("birth"), name="births"),
+    Events("persons", code("GENDER", _SEX), pl.lit(None), static=True, name="gender"),
+    Events("persons", _where(_known("ethnicity"), code("RACE", "ethnicity")), pl.lit(None), static=True, name="race"),
+    Events("persons", _where(_known("death"), pl.lit("MEDS_DEATH")), pl.col("death"), name="deaths"),
 )
 
 _STAYS = (
-    Events(
-        "admissions",
-        code("HOSPITAL_ADMISSION", "admission_type", "admission_location"),
-        pl.col("admittime"),
-        prepare=_cleaned("stays", _STAY),
-    ),
-    Events(
-        "admissions",
-        pl.lit("AGE"),
-        pl.col("admittime"),
-        numeric=_age(),
-        prepare=_cleaned("stays", _STAY, _known("birth")),
-        name="ages",
-    ),
-    Events(
-        "admissions",
-        code("HOSPITAL_DISCHARGE", "discharge_location"),
-        pl.col("discharge"),
-        prepare=_cleaned("stays", _STAY),
-        name="discharges",
-    ),
-    Events(
-        "admissions",
-        pl.lit("OUTCOME_UNKNOWN"),
-        pl.col("discharge"),
-        prepare=_cleaned("stays", _STAY, pl.col("unknown")),
-        name="unknown outcomes",
-    ),
-    Events(
-        "admissions",
-        pl.lit("ED_REGISTRATION"),
-        pl.col("edregtime"),
-        prepare=_cleaned("stays", _STAY, _known("edregtime")),
-        name="emergency registrations",
-    ),
-    Events(
-        "admissions",
-        pl.lit("ED_OUT"),
-        pl.col("edouttime"),
-        prepare=_cleaned("stays", _STAY, _known("edouttime")),
-        name="emergency departures",
-    ),
-    Events("icustays", code("ICU_ADMISSION", "first_careunit"), pl.col("intime"), prepare=_cleaned("icustays", _ICU)),
-    Events(
-        "icustays",
-        code("ICU_DISCHARGE", "last_careunit"),
-        pl.col("outtime"),
-        prepare=_cleaned("icustays", _ICU),
-        name="ICU discharges",
-    ),
+    Events("stays", code("HOSPITAL_ADMISSION", "admission_type", "admission_location"), pl.col("admittime")),
+    Events("stays", _where(_known("birth"), pl.lit("AGE")), pl.col("admittime"), numeric=_age()),
+    Events("stays", code("HOSPITAL_DISCHARGE", "discharge_location"), pl.col("discharge")),
+    Events("stays", _where(pl.col("unknown"), pl.lit("OUTCOME_UNKNOWN")), pl.col("discharge")),
+    Events("stays", _where(_known("edregtime"), pl.lit("ED_REGISTRATION")), pl.col("edregtime")),
+    Events("stays", _where(_known("edouttime"), pl.lit("ED_OUT")), pl.col("edouttime")),
+    Events("icu_stays", code("ICU_ADMISSION", "first_careunit"), pl.col("intime")),
+    Events("icu_stays", code("ICU_DISCHARGE", "last_careunit"), pl.col("outtime")),
     Events(
         "transfers",
         code("TRANSFER_TO", "eventtype", "curr_careunit"),
@@ -182,9 +113,17 @@ _STAYS = (
         prepare=_in_life(pl.col("intime")),
     ),
     Events(
-        "services", code("SERVICE", "curr_service"), pl.col("transfertime"), prepare=_in_life(pl.col("transfertime"))
+        "services",
+        code("SERVICE", "curr_service"),
+        pl.col("transfertime"),
+        prepare=_in_life(pl.col("transfertime")),
     ),
 )
+
+_WHEN_CHARTED = pl.when(_CHARTED != known("storetime", "charttime")).then(
+    _CHARTED.dt.strftime("charted %Y-%m-%d %H:%M:%S")
+)
+"""Keeps two equal volumes apart that were charted at two hours and stored at once: they add up."""
 
 _CODED = (
     Events(
@@ -220,7 +159,7 @@ _TREATMENT = (
         code("MEDICATION//STOP", "drug"),
         end_of_day("enddate"),
         text=_NDC,
-        prepare=_in_life(_START_DAY, _known("drug"), _END_DAY >= _START_DAY),
+        prepare=_in_life(_END_DAY, _known("drug"), _END_DAY >= _START_DAY),
         name="prescriptions' ends",
     ),
     Events(
@@ -228,7 +167,7 @@ _TREATMENT = (
         code("INFUSION_START", "itemid"),
         known("storetime", "charttime"),
         numeric=_GIVEN,
-        text=_GIVEN_UNIT,
+        text=pl.concat_str(_GIVEN_UNIT, _WHEN_CHARTED, separator=", ", ignore_nulls=True),
         prepare=_in_life(_CHARTED, _GIVEN.is_not_null()),
     ),
     Events(
@@ -302,6 +241,7 @@ _OBSERVED = (
         code("SUBJECT_FLUID_OUTPUT", "itemid", "valueuom"),
         known("storetime", "charttime"),
         numeric=pl.col("value"),
+        text=_WHEN_CHARTED,
         prepare=_in_life(_CHARTED, pl.col("iserror").fill_null(0) != 1),
     ),
     Events(

@@ -31,10 +31,10 @@ def frames(tables: Tables) -> dict[str, pl.DataFrame]:
 
     Returns:
         subjects: subject_id, patient_id, unit and dbsource of the first ICU stay.
-        patients: subject_id, gender, first ethnicity, birth, death, and `last`: death, or year 9999 for who lived.
+        persons: subject_id, gender, first ethnicity, birth, death; `last` is death or, for the living, year 9999.
         stays: hadm_id, subject_id, birth, discharge, death, died, unknown and what admissions say, without stays after
             death.
-        icustays: hadm_id, subject_id, the units, intime and outtime.
+        icu_stays: hadm_id, subject_id, the units, intime and outtime.
     """
     patients, admissions, icustays = (tables.read(name) for name in ("patients", "admissions", "icustays"))
     patients = _of_one_system(tables, patients, icustays)
@@ -52,7 +52,7 @@ def frames(tables: Tables) -> dict[str, pl.DataFrame]:
     subjects = patients.select("subject_id", patient_id="subject_id").join(
         first.select("subject_id", "dbsource", unit="first_careunit"), on="subject_id", how="left"
     )
-    return {"subjects": subjects.sort("subject_id"), "patients": patients, "stays": stays, "icustays": icu}
+    return {"subjects": subjects.sort("subject_id"), "persons": patients, "stays": stays, "icu_stays": icu}
 
 
 def _of_one_system(tables: Tables, patients: pl.DataFrame, icustays: pl.DataFrame) -> pl.DataFrame:

@@ -83,24 +83,13 @@ def _frames(tables: Tables) -> dict[str, pl.DataFrame]:
     return {"subjects": subjects, "stays": stays}
 
 
-def _stays(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
-    return rows.select("record_id").join(frames["stays"].lazy(), on="record_id", how="inner")
-
-
-def _dead(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
-    return _stays(rows, frames).filter("died")
-
-
-def _unknown(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
-    return _stays(rows, frames).filter(pl.col("died").is_null())
-
-
-def _of_known_age(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
-    return _stays(rows, frames).filter(pl.col("age").is_not_null())
-
-
 def _values(rows: pl.LazyFrame, _frames: Frames) -> pl.LazyFrame:
     return rows.filter(pl.col("value") != MISSING).with_columns(subject_id="record_id")
+
+
+def _where(condition: pl.Expr, event: pl.Expr) -> pl.Expr:
+    """A code where the condition holds, otherwise no event."""
+    return pl.when(condition).then(event)
 
 
 _START = pl.lit(ORIGIN, dtype=pl.Datetime("us"))
@@ -114,19 +103,15 @@ EXPORT = Export(
     tables=_TABLES,
     frames=_frames,
     events=(
-        Events("descriptors", pl.lit("MEDS_BIRTH"), _BIRTH, prepare=_of_known_age, name="births"),
-        Events("descriptors", code("GENDER", _SEX), pl.lit(None), prepare=_stays, static=True, name="gender"),
-        Events("descriptors", code("HOSPITAL_ADMISSION//UNK//UNK"), _START, prepare=_stays, name="admissions"),
-        Events("descriptors", pl.lit("AGE"), _START, numeric=_AGE, prepare=_of_known_age, name="ages"),
-        Events("descriptors", code("ICU_ADMISSION", "icu_type"), _START, prepare=_stays, name="ICU admissions"),
+        Events("stays", _where(_AGE.is_not_null(), pl.lit("MEDS_BIRTH")), _BIRTH),
+        Events("stays", code("GENDER", _SEX), pl.lit(None), static=True),
+        Events("stays", pl.lit("HOSPITAL_ADMISSION//UNK//UNK"), _START),
+        Events("stays", _where(_AGE.is_not_null(), pl.lit("AGE")), _START, numeric=_AGE),
+        Events("stays", code("ICU_ADMISSION", "icu_type"), _START),
         Events("records", code("LAB", "parameter", pl.lit("UNK")), pl.col("time"), pl.col("value"), prepare=_values),
-        Events(
-            "descriptors", pl.lit("HOSPITAL_DISCHARGE//UNK"), pl.col("discharge"), prepare=_stays, name="discharges"
-        ),
-        Events("descriptors", pl.lit("MEDS_DEATH"), pl.col("discharge"), prepare=_dead, name="deaths"),
-        Events(
-            "descriptors", pl.lit("OUTCOME_UNKNOWN"), pl.col("discharge"), prepare=_unknown, name="unknown outcomes"
-        ),
+        Events("stays", pl.lit("HOSPITAL_DISCHARGE//UNK"), pl.col("discharge")),
+        Events("stays", _where(pl.col("died"), pl.lit("MEDS_DEATH")), pl.col("discharge")),
+        Events("stays", _where(pl.col("died").is_null(), pl.lit("OUTCOME_UNKNOWN")), pl.col("discharge")),
     ),
     groups=("icu_type",),
     options={"set": "which set is read (a, b or c) where the folder holds several"},
