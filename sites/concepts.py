@@ -11,7 +11,8 @@ What becomes of several values of one patient at one time:
 - Volumes add up, since two catheters drain at one time; but one item counts once a time.
 - Evidence for a ventilator prevails over evidence against it.
 
-MEDS stores numbers in single precision: values are rounded to six significant digits, which is all there is.
+MEDS stores numbers in single precision: values are rounded to six significant digits, which is all there is. Means and
+sums are taken in whole millionths, so that no engine and no number of threads can change their last digit.
 """
 
 from collections.abc import Iterable, Sequence
@@ -169,7 +170,7 @@ def _readings(events: pl.LazyFrame, table: pl.DataFrame) -> pl.LazyFrame:
             "concept",
             "at_once",
             "item",
-            pl.col("value").round_sig_figs(6),
+            millionths=(pl.col("value") * 1e6).round().cast(pl.Int64, strict=False),
             plausible=size.is_between(pl.col("low"), pl.col("high")) & size.is_finite(),
         )
     )
@@ -210,15 +211,16 @@ def _collapse(readings: pl.LazyFrame, table: pl.DataFrame) -> pl.LazyFrame:
         .group_by(keys)
         .agg(
             value=pl.when(pl.col("at_once").first() == "max")
-            .then(pl.col("value").max())
-            .otherwise(pl.col("value").mean())
+            .then(pl.col("millionths").max())
+            .otherwise(pl.col("millionths").sum() / pl.len())
         )
     )
     parts = [single]
     mapped = set(table["concept"].cast(pl.String))
     if table["at_once"].eq("sum").any():
-        once = readings.filter(pl.col("at_once") == "sum").group_by([*keys, "item"]).agg(pl.col("value").mean())
-        parts.append(once.group_by(keys).agg(pl.col("value").sum()))
+        once = readings.filter(pl.col("at_once") == "sum").group_by([*keys, "item"])
+        mean = (pl.col("millionths").sum() / pl.len()).round()
+        parts.append(once.agg(value=mean).group_by(keys).agg(pl.col("value").sum()))
     for concept in catalogue().concepts.values():
         if concept.sum_of and mapped.issuperset(concept.sum_of):
             parts.append(_sum_of(concept, single, keys))
@@ -226,14 +228,14 @@ def _collapse(readings: pl.LazyFrame, table: pl.DataFrame) -> pl.LazyFrame:
     return (
         pl.concat(parts)
         .filter(~pl.col("concept").is_in(hidden))
-        .with_columns(pl.col("value").round_sig_figs(6))
+        .with_columns((pl.col("value") / 1e6).round_sig_figs(6))
         .sort(keys)
         .with_columns(pl.col("concept").cast(pl.String))
         .select("subject_id", "time", "concept", "value", *extra)
     )
 
 
-_ROW = frozenset({"concept", "at_once", "item", "value", "plausible"})
+_ROW = frozenset({"concept", "at_once", "item", "millionths", "plausible"})
 
 
 def _sum_of(concept: Concept, single: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
