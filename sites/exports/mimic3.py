@@ -2,10 +2,10 @@
 
 When a fact counts as known:
 
-- charting, outputs and CareVue inputs: at `storetime`, else at `charttime`;
-- MetaVision infusions and procedures: what carers do, they know when they do it. A start is known at `starttime`
-  (`storetime` is that of the last change, in the median a minute after the end) and tells no total of what runs on;
-  an end, with the amount given, is known once it has happened and is stored;
+- charting, outputs and CareVue inputs: at `storetime`, but never before `charttime` (nurses chart ahead);
+- MetaVision infusions and procedures: what carers do, they know when they do it (`storetime` is that of the last
+  change, in the median a minute after the end). The rate is known at the start, as is the
+  amount of what is given at once; of what runs on, the amount is known at the end;
 - laboratory results (no `storetime` here): `LAB_TURNAROUND` after the draw; cultures: `CULTURE_TURNAROUND` after;
 - prescriptions have dates only: the end of that day;
 - ICD, DRG and CPT codes: at hospital discharge, the later of `dischtime` and death.
@@ -13,18 +13,16 @@ When a fact counts as known:
 Left out: rows marked as errors, rewritten orders, ends that lie before their start, and what is dated after the
 patient's death (`sites.exports.mimic3_stays` says when that is, and who is a patient).
 
-Equal values of one item that were stored at one time are one event; volumes are not, as they add up: their `text_value`
-says when each was charted.
-
 Units: `LAB//itemid//unit` keeps the unit as charted ("?F" included), `SUBJECT_FLUID_OUTPUT//227488//mL` (irrigant in)
-is a positive number; concepts.yaml decides both by item id. "1.0 ET/Trach" and "<0.01" stand in `text_value`.
+is a positive number; concepts.yaml decides both by item id. "1.0 ET/Trach" and "<0.01" stand in `text_value`, as does
+the NDC of a drug (not "0", which is missing).
 """
 
 from collections.abc import Callable
 
 import polars as pl
 
-from sites.exports.export import BIDMC, LAB_TURNAROUND, Events, Export, Frames, code, end_of_day, known
+from sites.exports.export import BIDMC, LAB_TURNAROUND, Events, Export, Frames, code, end_of_day
 from sites.exports.mimic3_stays import OLDEST, frames
 from sites.exports.mimic3_tables import TABLES
 
@@ -45,14 +43,25 @@ def _at_discharge(column: str) -> Prepare:
 
 
 def _in_life(dated: pl.Expr, *keep: pl.Expr) -> Prepare:
-    """Rows where `keep` holds, but for those dated after the patient's death."""
+    """Rows where `keep` holds, but for those dated after the patient's death and of patients an option leaves out."""
 
     def prepare(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
-        deaths = frames["persons"].lazy().select("subject_id", patient_death="death")
-        late = (dated > pl.col("patient_death")).fill_null(value=False)
-        return rows.filter(*keep).join(deaths, on="subject_id", how="left").filter(~late)
+        late = (dated > pl.col("known_death")).fill_null(value=False)
+        out = pl.col("left_out").fill_null(value=False)
+        return rows.filter(*keep).join(frames["everyone"].lazy(), on="subject_id", how="left").filter(~late & ~out)
 
     return prepare
+
+
+def _moves(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
+    """Moves within kept stays; the move out of the hospital never stands before the discharge that it is part of."""
+    stays = frames["stays"].lazy().select("hadm_id", "subject_id", "discharge", "death")
+    out = pl.col("eventtype") == "discharge"
+    return (
+        rows.join(stays, on=["hadm_id", "subject_id"], how="inner")
+        .with_columns(intime=pl.when(out).then(pl.max_horizontal("intime", "discharge")).otherwise("intime"))
+        .filter(out | (pl.col("intime") <= pl.col("death")).fill_null(value=True))
+    )
 
 
 def _words(value: str, number: str) -> pl.Expr:
@@ -74,9 +83,11 @@ _NO_ERROR = pl.col("error").fill_null(0) != 1
 _VALID = pl.col("statusdescription").fill_null("") != "Rewritten"
 _FORWARD = pl.col("endtime") >= pl.col("starttime")
 _CHARTED, _STARTED = pl.col("charttime"), pl.col("starttime")
-_ENDED = pl.max_horizontal("endtime", "storetime")
+_STORED = pl.max_horizontal("storetime", "charttime")
 _SAMPLED = pl.coalesce("charttime", end_of_day("chartdate"))
+_SAMPLE_DAY = pl.col("chartdate").dt.truncate("1d")
 _STOPPED = pl.col("stopped").is_in(["Stopped", "D/C'd"])
+_KNOWN_AT_START = pl.col("rate").is_not_null() | (pl.col("endtime") - pl.col("starttime") <= pl.duration(minutes=1))
 _GIVEN = pl.coalesce("rate", "amount")
 _GIVEN_UNIT = pl.when(pl.col("rate").is_not_null()).then("rateuom").otherwise("amountuom")
 
@@ -90,40 +101,31 @@ def _where(condition: pl.Expr, event: pl.Expr) -> pl.Expr:
     return pl.when(condition).then(event)
 
 
-_PEOPLE = (
-    Events("persons", _where(_known("birth"), pl.lit("MEDS_BIRTH")), pl.col("birth"), name="births"),
-    Events("persons", code("GENDER", _SEX), pl.lit(None), static=True, name="gender"),
-    Events("persons", _where(_known("ethnicity"), code("RACE", "ethnicity")), pl.lit(None), static=True, name="race"),
-    Events("persons", _where(_known("death"), pl.lit("MEDS_DEATH")), pl.col("death"), name="deaths"),
-)
-
-_STAYS = (
+_ADMITTED = (
+    Events("persons", code("GENDER", _SEX), pl.lit(None), static=True),
+    Events("persons", _where(_known("ethnicity"), code("RACE", "ethnicity")), pl.lit(None), static=True),
+    Events("persons", _where(_known("birth"), pl.lit("MEDS_BIRTH")), pl.col("birth")),
+    Events("stays", _where(_known("edregtime"), pl.lit("ED_REGISTRATION")), pl.col("edregtime")),
     Events("stays", code("HOSPITAL_ADMISSION", "admission_type", "admission_location"), pl.col("admittime")),
     Events("stays", _where(_known("birth"), pl.lit("AGE")), pl.col("admittime"), numeric=_age()),
-    Events("stays", code("HOSPITAL_DISCHARGE", "discharge_location"), pl.col("discharge")),
-    Events("stays", _where(pl.col("unknown"), pl.lit("OUTCOME_UNKNOWN")), pl.col("discharge")),
-    Events("stays", _where(_known("edregtime"), pl.lit("ED_REGISTRATION")), pl.col("edregtime")),
+    *(
+        Events("stays", _where(_known(column), code(column.upper(), column)), pl.col("admittime"))
+        for column in ("insurance", "language", "marital_status")
+    ),
     Events("stays", _where(_known("edouttime"), pl.lit("ED_OUT")), pl.col("edouttime")),
+    Events("transfers", code("TRANSFER_TO", "eventtype", "curr_careunit"), pl.col("intime"), prepare=_moves),
+    Events(
+        "services", code("SERVICE", "curr_service"), pl.col("transfertime"), prepare=_in_life(pl.col("transfertime"))
+    ),
     Events("icu_stays", code("ICU_ADMISSION", "first_careunit"), pl.col("intime")),
-    Events("icu_stays", code("ICU_DISCHARGE", "last_careunit"), pl.col("outtime")),
-    Events(
-        "transfers",
-        code("TRANSFER_TO", "eventtype", "curr_careunit"),
-        pl.col("intime"),
-        prepare=_in_life(pl.col("intime")),
-    ),
-    Events(
-        "services",
-        code("SERVICE", "curr_service"),
-        pl.col("transfertime"),
-        prepare=_in_life(pl.col("transfertime")),
-    ),
 )
 
-_WHEN_CHARTED = pl.when(_CHARTED != known("storetime", "charttime")).then(
-    _CHARTED.dt.strftime("charted %Y-%m-%d %H:%M:%S")
+_DISCHARGED = (
+    Events("icu_stays", code("ICU_DISCHARGE", "last_careunit"), pl.col("outtime")),
+    Events("persons", _where(_known("death"), pl.lit("MEDS_DEATH")), pl.col("death")),
+    Events("stays", code("HOSPITAL_DISCHARGE", "discharge_location"), pl.col("discharge")),
+    Events("stays", _where(pl.col("unknown"), pl.lit("OUTCOME_UNKNOWN")), pl.col("discharge")),
 )
-"""Keeps two equal volumes apart that were charted at two hours and stored at once: they add up."""
 
 _CODED = (
     Events(
@@ -165,15 +167,15 @@ _TREATMENT = (
     Events(
         "inputevents_cv",
         code("INFUSION_START", "itemid"),
-        known("storetime", "charttime"),
+        _STORED,
         numeric=_GIVEN,
-        text=pl.concat_str(_GIVEN_UNIT, _WHEN_CHARTED, separator=", ", ignore_nulls=True),
+        text=_GIVEN_UNIT,
         prepare=_in_life(_CHARTED, _GIVEN.is_not_null()),
     ),
     Events(
         "inputevents_cv",
         code("INFUSION_END", "itemid"),
-        known("storetime", "charttime"),
+        _STORED,
         prepare=_in_life(_CHARTED, _STOPPED),
         name="inputevents_cv' ends",
     ),
@@ -181,14 +183,14 @@ _TREATMENT = (
         "inputevents_mv",
         code("INFUSION_START", "itemid"),
         _STARTED,
-        numeric=_GIVEN,
-        text=_GIVEN_UNIT,
+        numeric=pl.when(_KNOWN_AT_START).then(_GIVEN),
+        text=pl.when(_KNOWN_AT_START).then(_GIVEN_UNIT),
         prepare=_in_life(_STARTED, _VALID),
     ),
     Events(
         "inputevents_mv",
         code("INFUSION_END", "itemid"),
-        _ENDED,
+        pl.col("endtime"),
         numeric=pl.col("amount"),
         text=pl.col("amountuom"),
         prepare=_in_life(pl.col("endtime"), _VALID, _FORWARD),
@@ -206,7 +208,9 @@ _TREATMENT = (
     Events(
         "procedureevents_mv",
         code("PROCEDURE//END", "itemid"),
-        _ENDED,
+        pl.col("endtime"),
+        numeric=pl.col("value"),
+        text=pl.col("valueuom"),
         prepare=_in_life(pl.col("endtime"), _VALID, _FORWARD),
         name="procedureevents_mv' ends",
     ),
@@ -224,7 +228,7 @@ _OBSERVED = (
     Events(
         "chartevents",
         code("LAB", "itemid", "valueuom"),
-        known("storetime", "charttime"),
+        _STORED,
         numeric=pl.col("valuenum"),
         text=_words("value", "valuenum"),
         prepare=_in_life(_CHARTED, _NO_ERROR),
@@ -232,30 +236,30 @@ _OBSERVED = (
     Events(
         "datetimeevents",
         code("DATETIME", "itemid"),
-        known("storetime", "charttime"),
-        text=pl.col("value"),
+        _STORED,
+        text=pl.col("value").dt.to_string("iso:strict"),
         prepare=_in_life(_CHARTED, _NO_ERROR),
     ),
     Events(
         "outputevents",
         code("SUBJECT_FLUID_OUTPUT", "itemid", "valueuom"),
-        known("storetime", "charttime"),
+        _STORED,
         numeric=pl.col("value"),
-        text=_WHEN_CHARTED,
         prepare=_in_life(_CHARTED, pl.col("iserror").fill_null(0) != 1),
     ),
+    Events("microbiologyevents", code("SPECIMEN", "spec_type_desc"), _SAMPLED, prepare=_in_life(_SAMPLE_DAY)),
     Events(
         "microbiologyevents",
         code("MICROBIOLOGY", "spec_type_desc", "org_name"),
         _SAMPLED + CULTURE_TURNAROUND,
-        prepare=_in_life(pl.col("chartdate").dt.truncate("1d")),
+        prepare=_in_life(_SAMPLE_DAY),
+        name="cultures",
     ),
     Events(
         "microbiologyevents",
-        code("SUSCEPTIBILITY", "org_name", "ab_name"),
+        code("SUSCEPTIBILITY", "org_name", "ab_name", "interpretation"),
         _SAMPLED + CULTURE_TURNAROUND,
-        text=pl.col("interpretation"),
-        prepare=_in_life(pl.col("chartdate").dt.truncate("1d"), _known("ab_name")),
+        prepare=_in_life(_SAMPLE_DAY, _known("ab_name")),
         name="susceptibilities",
     ),
 )
@@ -265,7 +269,7 @@ EXPORT = Export(
     title="MIMIC-III v1.4",
     tables=TABLES,
     frames=frames,
-    events=(*_PEOPLE, *_STAYS, *_CODED, *_TREATMENT, *_OBSERVED),
+    events=(*_ADMITTED, *_OBSERVED, *_TREATMENT, *_DISCHARGED, *_CODED),
     groups=("unit", "dbsource"),
     options={
         "carevue": "only patients all of whose ICU stays were charted in CareVue (2001-2008)",

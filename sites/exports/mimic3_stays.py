@@ -35,9 +35,10 @@ def frames(tables: Tables) -> dict[str, pl.DataFrame]:
         stays: hadm_id, subject_id, birth, discharge, death, died, unknown and what admissions say, without stays after
             death.
         icu_stays: hadm_id, subject_id, the units, intime and outtime.
+        everyone: subject_id of PATIENTS, known_death, and whether an option leaves them out.
     """
-    patients, admissions, icustays = (tables.read(name) for name in ("patients", "admissions", "icustays"))
-    patients = _of_one_system(tables, patients, icustays)
+    everyone, admissions, icustays = (tables.read(name) for name in ("patients", "admissions", "icustays"))
+    patients = _of_one_system(tables, everyone, icustays)
     admissions = _with_times(_of_patients(patients, admissions, tables), tables)
     patients = _with_death(patients, admissions)
     stays = _stays(admissions, patients, tables)
@@ -52,7 +53,19 @@ def frames(tables: Tables) -> dict[str, pl.DataFrame]:
     subjects = patients.select("subject_id", patient_id="subject_id").join(
         first.select("subject_id", "dbsource", unit="first_careunit"), on="subject_id", how="left"
     )
-    return {"subjects": subjects.sort("subject_id"), "persons": patients, "stays": stays, "icu_stays": icu}
+    return {
+        "subjects": subjects.sort("subject_id"),
+        "persons": patients,
+        "stays": stays,
+        "icu_stays": icu,
+        "everyone": everyone.select("subject_id")
+        .join(
+            patients.select("subject_id", known_death="death", left_out=pl.lit(value=False)),
+            on="subject_id",
+            how="left",
+        )
+        .with_columns(pl.col("left_out").fill_null(value=True)),
+    }
 
 
 def _of_one_system(tables: Tables, patients: pl.DataFrame, icustays: pl.DataFrame) -> pl.DataFrame:

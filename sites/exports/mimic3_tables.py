@@ -1,6 +1,7 @@
 """The tables of MIMIC-III v1.4 that are read, and their columns.
 
-What is not declared is never read: `has_chartevents_data`, `los`, `expire_flag`, notes, callouts.
+What is not declared is never read: `has_chartevents_data`, `los`, `expire_flag`, notes, callouts. Some columns are read
+only to tell two orders apart from one row that stands there twice (`orderid`, `isolate_num`, the parts of a dose).
 """
 
 import polars as pl
@@ -10,6 +11,10 @@ from sites.exports.export import DTypes, Table
 _TIME = pl.Datetime("us")
 _ID: DTypes = {"subject_id": pl.Int64, "hadm_id": pl.Int64}
 _ITEM: DTypes = {"subject_id": pl.Int64, "itemid": pl.Int64}
+_DOSE = (
+    *("drug_type", "prod_strength", "dose_val_rx", "dose_unit_rx"),
+    *("form_val_disp", "form_unit_disp", "route"),
+)
 
 
 def _columns(*parts: DTypes) -> DTypes:
@@ -36,10 +41,11 @@ TABLES = (
         _columns(
             _ID,
             _times("admittime", "dischtime", "deathtime", "edregtime", "edouttime"),
-            _strings("admission_type", "admission_location", "discharge_location", "ethnicity"),
+            _strings("admission_type", "admission_location", "discharge_location"),
+            _strings("ethnicity", "insurance", "language", "marital_status"),
             {"hospital_expire_flag": pl.Int64},
         ),
-        optional=frozenset({"edregtime", "edouttime", "ethnicity"}),
+        optional=frozenset({"edregtime", "edouttime", "ethnicity", "insurance", "language", "marital_status"}),
         required=True,
         keys=("hadm_id",),
     ),
@@ -66,12 +72,22 @@ TABLES = (
     ),
     Table("diagnoses_icd", _columns(_ID, _strings("icd9_code")), loses="discharge diagnoses"),
     Table("procedures_icd", _columns(_ID, _strings("icd9_code")), loses="procedures coded at discharge"),
-    Table("drgcodes", _columns(_ID, _strings("drg_type", "drg_code")), loses="diagnosis-related groups"),
-    Table("cptevents", _columns(_ID, _strings("cpt_cd")), loses="billed procedures"),
+    Table(
+        "drgcodes",
+        _columns(_ID, _strings("drg_type", "drg_code", "description", "drg_severity", "drg_mortality")),
+        optional=frozenset({"description", "drg_severity", "drg_mortality"}),
+        loses="diagnosis-related groups",
+    ),
+    Table(
+        "cptevents",
+        _columns(_ID, _strings("cpt_cd", "ticket_id_seq"), _times("chartdate")),
+        optional=frozenset({"ticket_id_seq", "chartdate"}),
+        loses="billed procedures",
+    ),
     Table(
         "prescriptions",
-        _columns(_ID, _times("startdate", "enddate"), _strings("drug", "ndc")),
-        optional=frozenset({"ndc"}),
+        _columns(_ID, _times("startdate", "enddate"), _strings("drug", "ndc", *_DOSE)),
+        optional=frozenset({"ndc", *_DOSE}),
         loses="prescribed medication",
     ),
     Table(
@@ -92,7 +108,7 @@ TABLES = (
     ),
     Table(
         "datetimeevents",
-        _columns(_ITEM, _times("charttime", "storetime"), _strings("value"), {"error": pl.Int64}),
+        _columns(_ITEM, _times("charttime", "storetime", "value"), {"error": pl.Int64}),
         optional=frozenset({"storetime", "error"}),
         loses="charted dates (lines, dressings, last dialysis)",
     ),
@@ -102,20 +118,20 @@ TABLES = (
             _ITEM,
             _times("charttime", "storetime"),
             _strings("stopped", "amountuom", "rateuom"),
-            {"amount": pl.Float64, "rate": pl.Float64},
+            {"amount": pl.Float64, "rate": pl.Float64, "orderid": pl.Int64},
         ),
-        optional=frozenset({"storetime", "stopped"}),
+        optional=frozenset({"storetime", "stopped", "orderid"}),
         loses="infusions and fluids charted in CareVue",
     ),
     Table(
         "inputevents_mv",
         _columns(
             _ITEM,
-            _times("starttime", "endtime", "storetime"),
+            _times("starttime", "endtime"),
             _strings("amountuom", "rateuom", "statusdescription"),
-            {"amount": pl.Float64, "rate": pl.Float64, "patientweight": pl.Float64},
+            {"amount": pl.Float64, "rate": pl.Float64, "patientweight": pl.Float64, "orderid": pl.Int64},
         ),
-        optional=frozenset({"storetime", "patientweight"}),
+        optional=frozenset({"patientweight", "orderid"}),
         loses="infusions and fluids charted in MetaVision",
     ),
     Table(
@@ -131,8 +147,13 @@ TABLES = (
     ),
     Table(
         "procedureevents_mv",
-        _columns(_ITEM, _times("starttime", "endtime", "storetime"), _strings("statusdescription")),
-        optional=frozenset({"storetime"}),
+        _columns(
+            _ITEM,
+            _times("starttime", "endtime"),
+            _strings("valueuom", "statusdescription"),
+            {"value": pl.Float64, "orderid": pl.Int64},
+        ),
+        optional=frozenset({"orderid"}),
         loses="procedures charted in MetaVision (ventilation, lines, dialysis)",
     ),
     Table(
@@ -140,9 +161,9 @@ TABLES = (
         _columns(
             {"subject_id": pl.Int64},
             _times("chartdate", "charttime"),
-            _strings("spec_type_desc", "org_name", "ab_name", "interpretation"),
+            _strings("spec_type_desc", "org_name", "ab_name", "interpretation", "isolate_num", "dilution_text"),
         ),
-        optional=frozenset({"ab_name", "interpretation"}),
+        optional=frozenset({"ab_name", "interpretation", "isolate_num", "dilution_text"}),
         loses="cultures and resistances",
     ),
 )

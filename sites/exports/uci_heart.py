@@ -1,4 +1,4 @@
-"""UCI heart disease (Detrano et al. 1989): four hospitals, one visit a patient, 13 findings and what angiography showed.
+"""UCI heart disease (Detrano et al. 1989): four hospitals, one visit a patient, 13 findings, what angiography showed.
 
 The files `processed.<hospital>.data` have no header and no dates; "?" is missing. Every patient is admitted at one
 made-up moment, when all findings are known; the angiographic diagnosis `num` (0: no disease; 1-4) is known a day
