@@ -37,9 +37,11 @@ def canonical_json(value: Any) -> bytes:
     Traceback (most recent call last):
     leaderboard.canonical.RecordError: loss[1] is nan, which JSON cannot hold; leave it out or write null with a reason.
     """
-    plain = _plain(value, "")
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
-    return (text + "\n").encode()
+    try:
+        return _spelled(_plain(value, "", open_models=False))
+    except ValueError:
+        # Something inside a model; say where.
+        return _spelled(_plain(value, "", open_models=True))
 
 
 def sha256_of(value: Any) -> str:
@@ -47,8 +49,16 @@ def sha256_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def _plain(value: Any, path: str) -> Any:
-    """The value with models opened and tuples as lists; what JSON cannot hold is refused by its path."""
+def _spelled(plain: Any) -> bytes:
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
+    return (text + "\n").encode()
+
+
+def _plain(value: Any, path: str, *, open_models: bool) -> Any:
+    """The value without models and tuples; what JSON cannot hold is refused by its path.
+
+    Models are dumped by pydantic, fast and unchecked, or opened field by field (`open_models`).
+    """
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -64,19 +74,25 @@ def _plain(value: Any, path: str) -> Any:
             raise RecordError(f"{path or 'the value'} is {value!r}, which is not text that UTF-8 can hold.") from None
         return value
     if isinstance(value, BaseModel):
+        if not open_models:
+            return value.model_dump(by_alias=True)
         fields = type(value).model_fields
         return {
-            field.alias or name: _plain(getattr(value, name), f"{path}.{name}" if path else name)
+            field.alias or name: _plain(getattr(value, name), _join(path, name), open_models=True)
             for name, field in fields.items()
         }
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 raise RecordError(f"{path or 'the value'} has the key {key!r}; keys are text.")
-        return {key: _plain(item, f"{path}.{key}" if path else key) for key, item in value.items()}
+        return {key: _plain(item, _join(path, key), open_models=open_models) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        return [_plain(item, f"{path}[{i}]", open_models=open_models) for i, item in enumerate(value)]
     raise RecordError(
         f"{path or 'the value'} is a {type(value).__module__}.{type(value).__qualname__}, which JSON cannot hold; "
         "expected text, a number, true, false, null, a list or an object."
     )
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

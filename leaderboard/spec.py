@@ -46,9 +46,12 @@ class Configured(Block):
 
 
 class FederationPlan(Block):
-    """How the sites work together. `fraction`: share of the sites asked in a round."""
+    """How the sites work together.
 
-    rounds: Count
+    `rounds`: at most so many; null: as many as the model's defaults say. `fraction`: share of the sites asked in one.
+    """
+
+    rounds: Count | None = None
     fraction: Share = 1.0
     dropout: Share = 0.0
 

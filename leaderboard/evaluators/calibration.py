@@ -29,6 +29,9 @@ RISK_CLIP = 1e-8
 CONVERGED = 1e-6
 """A last Newton step below this (in standard deviations of z) leaves an error of about its square, 1e-12."""
 
+SAME = 1e-6
+"""Risks whose logits differ by less (in standard deviations of z) are one risk; 32-bit models know no finer."""
+
 FAST_STEPS = 8
 """Plain Newton steps before a replicate is fitted alone, with damping."""
 
@@ -101,7 +104,7 @@ def _prepare_overlap(y: Outcomes, u: Floats) -> _Defined:
             return np.zeros(len(w), dtype=np.bool_)
         low_event, high_event, any_event = ends(w, events)
         low_other, high_other, any_other = ends(w, others)
-        return any_event & any_other & (high_other > low_event) & (high_event > low_other)
+        return any_event & any_other & (high_other - low_event > SAME) & (high_event - low_other > SAME)
 
     return overlap
 
@@ -156,8 +159,9 @@ def _prepare_fit(y: Outcomes, design: Floats, offset: Floats) -> _Fit:
             return beta
         beta[left] = start + first_step(w[left])
         for _ in range(FAST_STEPS):
-            step = next_step(w[left], beta[left])
-            beta[left] += step
+            with np.errstate(over="ignore", invalid="ignore"):
+                step = next_step(w[left], beta[left])
+                beta[left] += step
             # A step that is NaN or leaps away compares false and stays on the list.
             left = left[~(np.abs(step).max(axis=1) < CONVERGED)]
             if len(left) == 0:
@@ -172,8 +176,8 @@ def _prepare_fit(y: Outcomes, design: Floats, offset: Floats) -> _Fit:
 def _damped(target: Floats, design: Floats, offset: Floats, w: Floats) -> Floats:
     """One weighted fit by Newton's method with halved steps, from the null model; NaN if it does not converge.
 
-    The loss is convex and the step a descent direction, so halving always ends; plain Newton can diverge on small or
-    nearly separated samples.
+    The loss is convex and the step a descent direction, so halving ends; plain Newton can diverge on small or nearly
+    separated samples.
     """
     beta: Floats = np.zeros(design.shape[1])
     w = w / w.sum()
@@ -182,15 +186,17 @@ def _damped(target: Floats, design: Floats, offset: Floats, w: Floats) -> Floats
         eta = offset + np.einsum("ni,i->n", design, at)
         return float(np.sum(w * (np.logaddexp(0, eta) - target * eta)))
 
-    for _ in range(100):
+    for _ in range(200):
         risk = _sigmoid(offset + np.einsum("ni,i->n", design, beta))
         gradient = np.einsum("n,ni->i", w * (target - risk), design)
         hessian = np.einsum("n,ni,nj->ij", w * risk * (1 - risk), design, design)
         step = _solve(hessian[np.newaxis], gradient[np.newaxis])[0]
         if not np.all(np.isfinite(step)):
             break
-        here, size = loss(beta), 1.0
-        while size > 1e-10 and loss(beta + size * step) > here - 1e-4 * size * float((gradient * step).sum()) + 1e-15:
+        # Where the curve is flat a full step leaps hundreds of logits too far; this one doubles the way at most.
+        here, size = loss(beta), min(1.0, (5 + np.abs(beta).max()) / np.abs(step).max(initial=1e-300))
+        gain, rounding = 1e-4 * float((gradient * step).sum()), 1e-13 * (1 + abs(here))
+        while size > 1e-10 and loss(beta + size * step) > here - size * gain + rounding:
             size /= 2
         beta = beta + size * step
         if size == 1.0 and np.abs(step).max() < CONVERGED:
