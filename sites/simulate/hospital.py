@@ -44,7 +44,7 @@ class Traps:
     organ_donor: float = 0.03
     dead_on_arrival: float = 0.003
     after_death: float = 0.05
-    outcome_unknown: float = 0.0
+    outcome_unknown: float = 0.004
     two_hospitals: float = 0.02
 
 
@@ -63,7 +63,7 @@ class Hospital:
         mortality: Shift of the log hazard of death at given severity: quality of care.
         icu_share: Part of the admissions that are meant for the ICU from the start.
         later_admissions: Mean number of further admissions of a patient who survives.
-        vitals_every_hours: Hours between two charted vital signs in the ICU, in the first three days (then 3 times it).
+        vitals_every_hours: Hours between two charted vital signs in the ICU, in the first two days (then 3 times it).
         labs_every_hours: Mean hours between two draws of the common laboratory panels in the ICU.
         habits: Factor on how often a panel (`sites.simulate.variables.Panel.name`) is drawn.
         never: Variables that the hospital does not document.
@@ -71,6 +71,7 @@ class Hospital:
         icd10: Part of the admissions coded in ICD-10 rather than ICD-9.
         si_units: Variables documented in their other unit (creatinine in umol/L, temperature in Fahrenheit).
         result_delay_minutes: Mean time from drawing to storing a result.
+        charting_delay_minutes: Mean time from reading a vital sign to storing it.
         first_year: Year of the first admissions; genuine exports shift dates, so any will do.
         year_group: MIMIC-IV's `anchor_year_group`; `2020 - 2022` exists from v3.0.
         hospital_id: eICU `hospitalid`.
@@ -98,6 +99,7 @@ class Hospital:
     icd10: float = 0.5
     si_units: frozenset[str] = frozenset()
     result_delay_minutes: float = 45.0
+    charting_delay_minutes: float = 0.0
     first_year: int = 2150
     year_group: str = "2014 - 2016"
     hospital_id: int = 1
@@ -130,7 +132,7 @@ _PROFILES = (
         severity=0.2,
         icd10=0.35,
         vitals_every_hours=2,
-        labs_every_hours=8,
+        labs_every_hours=12,
         first_year=2130,
         traps=Traps(),
     ),
@@ -177,6 +179,7 @@ _PROFILES = (
         icd10=1.0,
         si_units=frozenset({"temperature"}),
         result_delay_minutes=70,
+        charting_delay_minutes=20,
         first_year=2160,
         year_group="2020 - 2022",
     ),
