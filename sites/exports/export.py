@@ -61,7 +61,7 @@ class Events:
     or subject is null makes no event. `time` may be null only where `static` is set.
 
     Attributes:
-        table: The `Table.name` whose rows are the input.
+        table: The `Table.name` whose rows are the input; or else the name of a small frame, whose rows they are.
         code: The MEDS code, as a String expression. `sites.exports.export.code` joins parts with `//`.
         time: When it was known, as a Datetime("us") expression.
         numeric: Its number, or None.
@@ -69,6 +69,8 @@ class Events:
         prepare: Rows to rows, given the small frames; must add `subject_id` (Int64) where the table has none. Must
             work row by row or by join: it sees one batch at a time, never the whole table.
         static: The event has no time (MEDS: null time, sorted first).
+        once: Equal events of different rows are one event (a specimen is listed once for each test of it). Otherwise
+            only the events of exact duplicate rows are one: 60 ml at ten and 60 ml at eleven are two outputs.
         name: For reports; defaults to the table's name.
     """
 
@@ -79,6 +81,7 @@ class Events:
     text: pl.Expr | None = None
     prepare: Callable[[pl.LazyFrame, Frames], pl.LazyFrame] | None = None
     static: bool = False
+    once: bool = False
     name: str = ""
 
 
@@ -127,6 +130,8 @@ class Export:
 
     `frames` may also hold `declared` (what String, value String, n Int64): choices that the module made for this very
     data (which visit concepts are admissions, which units are ICU), printed by `bench site check`.
+    It may hold `source` (source String, one row): the patient source where the data itself names it (OMOP's
+    `cdm_source`) and `Export.source` is "".
     """
 
     kind: str
