@@ -1,7 +1,5 @@
 """Events of eICU's table `patient`: the hospital stay, its ICU stays, the person, and how it ended."""
 
-from collections.abc import Callable
-
 import polars as pl
 
 from sites.exports.eicu_rows import number, unit_rows
@@ -14,34 +12,25 @@ APACHE_MINUTES = pl.lit(24 * 60)
 
 NONE = pl.lit(None, pl.String)
 
-Prepare = Callable[[pl.LazyFrame, Frames], pl.LazyFrame]
 
+def _of(frame: str, event: pl.Expr, time: str, name: str, where: pl.Expr | None = None) -> Events:
+    """Events of a small frame (`stays`, `icu`), which has `subject_id`."""
 
-def _stays(small: str, *conditions: pl.Expr) -> Prepare:
-    """The rows of `patient` that stand for a hospital stay (`stays`) or an ICU stay (`icu`): its first unit stay."""
+    def prepare(lazy: pl.LazyFrame, _frames: Frames) -> pl.LazyFrame:
+        return lazy if where is None else lazy.filter(where)
 
-    def prepare(lazy: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
-        rows = lazy.select(
-            UNIT, "gender", "ethnicity", "hospitaldischargelocation", subject_id="patienthealthsystemstayid"
-        )
-        return rows.join(frames[small].lazy(), on=UNIT, how="inner").filter(*conditions)
-
-    return prepare
-
-
-def _of_stays(event: pl.Expr, time: str, *conditions: pl.Expr, name: str, small: str = "stays") -> Events:
-    return Events("patient", event, pl.col(time), prepare=_stays(small, *conditions), name=name)
+    return Events(frame, event, pl.col(time), prepare=prepare, name=name)
 
 
 def _static(event: pl.Expr, name: str) -> Events:
-    return Events("patient", event, pl.lit(None, pl.Datetime("us")), prepare=_stays("stays"), static=True, name=name)
+    return Events("stays", event, pl.lit(None, pl.Datetime("us")), static=True, name=name)
 
 
-def _aged(lazy: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
+def _aged(lazy: pl.LazyFrame, _frames: Frames) -> pl.LazyFrame:
     """Hospital stays with `years`, and the birth that many years before the admission."""
     over = pl.col("age").str.contains(">")
     years = pl.when(over).then(pl.lit(OLDEST, pl.Int64)).otherwise(number("age").cast(pl.Int64).clip(0, OLDEST))
-    stays = _stays("stays")(lazy, frames).with_columns(years=years).filter(pl.col("years").is_not_null())
+    stays = lazy.with_columns(years=years).filter(pl.col("years").is_not_null())
     return stays.with_columns(birth=pl.col("admission").dt.offset_by(pl.format("-{}y", pl.col("years"))))
 
 
@@ -54,18 +43,14 @@ _SEX = pl.col("gender").str.to_lowercase().replace_strict({"male": "M", "female"
 STAY_EVENTS = (
     _static(code("GENDER", _SEX), "sex"),
     _static(code("RACE", "ethnicity"), "ethnicity"),
-    Events("patient", pl.lit("MEDS_BIRTH"), pl.col("birth"), prepare=_aged, name="birth (from the age)"),
-    Events("patient", pl.lit("AGE"), pl.col("admission"), pl.col("years").cast(pl.Float64), prepare=_aged, name="age"),
-    _of_stays(
-        code("HOSPITAL_ADMISSION", NONE, "hospitaladmitsource"),
-        "admission",
-        name="hospital admission",
-    ),
-    _of_stays(code("HOSPITAL_DISCHARGE", "hospitaldischargelocation"), "discharge", name="hospital discharge"),
-    _of_stays(pl.lit("MEDS_DEATH"), "death", pl.col("death").is_not_null(), name="death"),
-    _of_stays(pl.lit("OUTCOME_UNKNOWN"), "discharge", pl.col("outcome_unknown"), name="unknown outcome"),
-    _of_stays(code("ICU_ADMISSION", "first_unit"), "icu_admission", name="ICU admission", small="icu"),
-    _of_stays(code("ICU_DISCHARGE", "last_unit"), "icu_discharge", name="ICU discharge", small="icu"),
+    Events("stays", pl.lit("MEDS_BIRTH"), pl.col("birth"), prepare=_aged, name="birth (from the age)"),
+    Events("stays", pl.lit("AGE"), pl.col("admission"), pl.col("years").cast(pl.Float64), prepare=_aged, name="age"),
+    _of("stays", code("HOSPITAL_ADMISSION", NONE, "hospitaladmitsource"), "admission", "hospital admission"),
+    _of("stays", code("HOSPITAL_DISCHARGE", "hospitaldischargelocation"), "discharge", "hospital discharge"),
+    _of("stays", pl.lit("MEDS_DEATH"), "death", "death", pl.col("death").is_not_null()),
+    _of("stays", pl.lit("OUTCOME_UNKNOWN"), "discharge", "unknown outcome", pl.col("outcome_unknown")),
+    _of("icu", code("ICU_ADMISSION", "first_unit"), "icu_admission", "ICU admission"),
+    _of("icu", code("ICU_DISCHARGE", "last_unit"), "icu_discharge", "ICU discharge"),
     Events(
         "patient",
         code("TRANSFER_TO", "unitstaytype", "unittype"),

@@ -93,7 +93,7 @@ def icu_stays(stays: pl.DataFrame) -> pl.DataFrame:
         stays: What `units` returns.
 
     Returns:
-        One row for each ICU stay: patientunitstayid (its first unit stay), icu_admission, icu_discharge, first_unit,
+        One row for each ICU stay: subject_id, icu_admission, icu_discharge, first_unit,
         last_unit, segments.
     """
     icu = stays.filter((pl.col("length") > 0) & (pl.col("unitstaytype").fill_null("") != STEPDOWN))
@@ -103,7 +103,6 @@ def icu_stays(stays: pl.DataFrame) -> pl.DataFrame:
         .with_columns(icu_stay=pl.col("new").cum_sum().over("subject_id"))
         .group_by("subject_id", "icu_stay", maintain_order=True)
         .agg(
-            pl.col("patientunitstayid").first(),
             icu_admission=pl.col("unit_admission").first(),
             icu_discharge=pl.col("unit_discharge").max(),
             first_unit=pl.col("unittype").first(),
@@ -121,15 +120,14 @@ def hospital_stays(stays: pl.DataFrame) -> pl.DataFrame:
         stays: What `units` returns.
 
     Returns:
-        One row for each hospital stay: subject_id, patientunitstayid (its first unit stay), origin, admission,
-        discharge, death (null: none), no_status, contradictory, outcome_unknown (bool), and what the first unit stay
-        says of the patient.
+        One row for each hospital stay: subject_id, origin, admission, discharge, death (null: none), no_status,
+        contradictory, outcome_unknown (bool), and what the first unit stay says of the patient.
     """
     status, unit_status = pl.col("hospitaldischargestatus"), pl.col("unitdischargestatus")
     in_unit = (unit_status == "Expired").fill_null(False)
     end = pl.max_horizontal("unit_admission", "unit_discharge")
     grouped = stays.group_by("subject_id", maintain_order=True).agg(
-        pl.col("patientunitstayid", "origin", "hospitaladmitsource", "age", "gender", "ethnicity", "uniquepid").first(),
+        pl.col("origin", "hospitaladmitsource", "age", "gender", "ethnicity", "uniquepid").first(),
         pl.col("hospitalid", "unittype", "hospitaldischargeyear", "recorded_discharge").first(),
         pl.col("hospitaldischargelocation").drop_nulls().first(),
         status=status.drop_nulls().first(),
@@ -201,10 +199,8 @@ def frames(tables: Tables) -> dict[str, pl.DataFrame]:
     return {
         "subjects": subjects(hospitals, tables.read("hospital")),
         "units": stays.select("patientunitstayid", "subject_id", "unit_admission", "unit_discharge", "length"),
-        "icu": icu.drop("subject_id"),
-        "stays": hospitals.select(
-            "patientunitstayid", "admission", "discharge", "death", "outcome_unknown", "hospitaladmitsource", "age"
-        ),
+        "icu": icu,
+        "stays": hospitals,
     }
 
 
