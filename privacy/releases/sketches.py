@@ -53,6 +53,19 @@ def _added(size: int, at: Integers, values: npt.NDArray[Any], at_other: Integers
     return out
 
 
+def _patients(names: int, index: Integers, patient: Integers) -> Integers:
+    """How many distinct patients each name has."""
+    ids, dense = np.unique(patient, return_inverse=True)
+    pair = index * max(len(ids), 1) + dense
+    if names * len(ids) <= 2**28:  # a table of all pairs is faster than sorting them
+        has = np.zeros(names * len(ids), np.bool_)
+        has[pair] = True
+        count: Integers = has.reshape(names, len(ids)).sum(axis=1, dtype=np.int64)
+        return count
+    distinct = np.unique(pair) // len(ids)
+    return np.bincount(distinct, minlength=names).astype(np.int64)
+
+
 class _Named:
     """Shared by the sketches: names, the wire form, and the checks that hold for each array."""
 
@@ -151,8 +164,7 @@ class Counts(_Named):
         >>> Counts.release(["I10", "E11"], [0, 0, 0, 1], [7, 7, 8, 7], minimum=2)
         Counts(names=('I10',), counts=array([2]), minimum=2)
         """
-        pairs = np.unique(np.stack([np.asarray(index, np.int64), np.asarray(patient, np.int64)]), axis=1)
-        count = np.bincount(pairs[0], minlength=len(names)).astype(np.int64)
+        count = _patients(len(names), np.asarray(index, np.int64), np.asarray(patient, np.int64))
         kept = sorted((names[i], int(count[i])) for i in np.flatnonzero(count >= max(minimum, 1)).tolist())
         return cls(tuple(n for n, _ in kept), np.array([c for _, c in kept], np.int64), minimum)
 
@@ -211,8 +223,7 @@ class Moments(_Named):
         array([65.])
         """
         i, v = np.asarray(index, np.int64), np.asarray(values, np.float64)
-        pairs = np.unique(np.stack([i, np.asarray(patient, np.int64)]), axis=1)
-        patients = np.bincount(pairs[0], minlength=len(names))
+        patients = _patients(len(names), i, np.asarray(patient, np.int64))
         sums = (
             np.bincount(i, minlength=len(names)).astype(np.int64),
             np.bincount(i, v, minlength=len(names)).astype(np.float64),

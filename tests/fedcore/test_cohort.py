@@ -78,10 +78,10 @@ events = st.lists(
 @pytest.mark.parametrize("name", sorted(READINGS))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=events, shards=st.integers(1, 3))
-def test_a_cohort_is_what_a_plain_reading_of_the_definition_finds(make_site, name, data, shards):
+def test_a_cohort_is_what_a_plain_reading_of_the_definition_finds(meds_site, name, data, shards):
     # A fourth subject has every event, so that the site can serve each task.
     data = [*data, *stay(4, 0, 0, 120, 132)]
-    site = make_site(data, shards=shards)
+    site = meds_site(data, shards=shards)
     expected = []
     for subject in range(1, 5):
         record: dict[float, set[str]] = {}
@@ -93,8 +93,8 @@ def test_a_cohort_is_what_a_plain_reading_of_the_definition_finds(make_site, nam
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=events, shards=st.integers(1, 3))
-def test_attrition_never_grows_and_ends_at_the_cohort(make_site, data, shards):
-    site = make_site([*data, *stay(4, 0, 0, 120, 132)], shards=shards)
+def test_attrition_never_grows_and_ends_at_the_cohort(meds_site, data, shards):
+    site = meds_site([*data, *stay(4, 0, 0, 120, 132)], shards=shards)
     for name in tasks():
         cohort = build_cohort(site, load_task(name))
         counts = [(a.samples, a.patients) for a in cohort.attrition]
@@ -106,8 +106,8 @@ def test_attrition_never_grows_and_ends_at_the_cohort(make_site, data, shards):
             IN if "admission" in name else ICU)})  # fmt: skip
 
 
-def test_each_exclusion_is_counted_at_its_step(make_site):
-    site = make_site(
+def test_each_exclusion_is_counted_at_its_step(meds_site):
+    site = meds_site(
         [
             *stay(1, 0, 1, 100, 120),  # a survivor
             *stay(2, 0, 1, 100, 100, died=100),  # death and discharge at one time
@@ -136,21 +136,21 @@ def test_each_exclusion_is_counted_at_its_step(make_site):
     assert dict(cohort.samples.schema) == dict(SAMPLE_SCHEMA)
 
 
-def test_a_transfer_that_admits_as_the_stay_ends_is_no_exclusion(make_site):
-    site = make_site([*stay(1, 0, 1, 100, 120), *stay(1, 120, 121, 170, 180, died=180)])
+def test_a_transfer_that_admits_as_the_stay_ends_is_no_exclusion(meds_site):
+    site = meds_site([*stay(1, 0, 1, 100, 120), *stay(1, 120, 121, 170, 180, died=180)])
     assert found(site, FIRST_24H) == [(1, 25, False), (1, 145, True)]
 
 
-def test_patients_of_several_subjects_count_once(make_site):
-    site = make_site([*stay(1, 0, 1, 100, 120), *stay(2, 0, 1, 100, 120)], patients={1: 7, 2: 7})
+def test_patients_of_several_subjects_count_once(meds_site):
+    site = meds_site([*stay(1, 0, 1, 100, 120), *stay(2, 0, 1, 100, 120)], patients={1: 7, 2: 7})
     cohort = build_cohort(site, load_task(FIRST_24H))
     assert [a.patients for a in cohort.attrition] == [1] * len(cohort.attrition)
     assert cohort.samples["patient_id"].to_list() == [7, 7]
 
 
-def test_the_same_shard_twice_gives_the_same_samples(make_site):
+def test_the_same_shard_twice_gives_the_same_samples(meds_site):
     rows = [row for s in range(1, 40) for row in stay(s, 0, 1, 20 + s, 60 + s, died=60 + s if s % 3 == 0 else None)]
-    site = make_site(rows)
+    site = meds_site(rows)
     task = load_task(FIRST_24H)
     first = build_cohort(site, task)
     for _ in range(4):
@@ -158,8 +158,8 @@ def test_the_same_shard_twice_gives_the_same_samples(make_site):
     assert first.samples.height == 34
 
 
-def test_only_the_sites_own_subjects_count(make_site):
-    site = make_site([*stay(1, 0, 1, 100, 120), *stay(2, 0, 1, 100, 120)])
+def test_only_the_sites_own_subjects_count(meds_site):
+    site = meds_site([*stay(1, 0, 1, 100, 120), *stay(2, 0, 1, 100, 120)])
     site.subjects = site.subjects.filter(pl.col("subject_id") == 2)
     assert [s for s, *_ in found(site, FIRST_24H)] == [2]
 
@@ -204,9 +204,9 @@ other = st.tuples(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.lists(st.one_of(lab, other), max_size=40), men=st.sets(st.integers(1, 5)))
-def test_aces_finds_the_same_in_what_it_is_handed_as_in_all_events(make_site, tmp_path, data, men):
+def test_aces_finds_the_same_in_what_it_is_handed_as_in_all_events(meds_site, tmp_path, data, men):
     data = [*data, (5, 0, IN), *[(5, 12.0 * k, "LAB//50813//mmol/L", 5.0) for k in range(1, 12)]]
-    site = make_site([*data, *((s, None, "GENDER//M") for s in men), (9, None, "GENDER//M"), (9, 0, "LAB//1//UNK")])
+    site = meds_site([*data, *((s, None, "GENDER//M") for s in men), (9, None, "GENDER//M"), (9, 0, "LAB//1//UNK")])
     (path := tmp_path / "any.yaml").write_text(EVERY_KIND_OF_PREDICATE)
     task = load_task(path)
     where = DictConfig({"path": str(site.dataset.shards[0]), "standard": "MEDS", "ts_format": None})
@@ -223,11 +223,11 @@ def test_aces_finds_the_same_in_what_it_is_handed_as_in_all_events(make_site, tm
     )
 
 
-def test_no_more_than_the_batch_is_handed_to_aces_at_once(make_site, monkeypatch):
+def test_no_more_than_the_batch_is_handed_to_aces_at_once(meds_site, monkeypatch):
     rows = [
         row for s in range(1, 40) for row in [*stay(s, 0, 1, 100, 120), *((s, h, "LAB//1//UNK") for h in range(90))]
     ]
-    site = make_site(rows, shards=4)
+    site = meds_site(rows, shards=4)
     handed = []
     run = cohort_module._run
     monkeypatch.setattr(cohort_module, "BATCH", 100)
@@ -237,35 +237,35 @@ def test_no_more_than_the_batch_is_handed_to_aces_at_once(make_site, monkeypatch
     assert max(handed) == 60  # of 10 subjects 4 events each, and the first and last time
 
 
-def test_a_site_without_the_events_is_skipped_with_a_sentence(make_site):
-    ward = make_site([(1, 0, IN), (1, 100, OUT)], name="ward", kind="omop")
+def test_a_site_without_the_events_is_skipped_with_a_sentence(meds_site):
+    ward = meds_site([(1, 0, IN), (1, 100, OUT)], name="ward", kind="omop")
     with pytest.raises(CannotServe, match=r"Site ward cannot serve .*first_24h: the task starts from 'icu_admission'"):
         build_cohort(ward, load_task(FIRST_24H))
     assert found(ward, "mortality/in_hospital/admission_24h") == [(1, 24, False)]
     # Without discharges all that ever ends a stay is death: every label would be positive.
-    deaths = make_site([(1, 0, ICU), (1, 100, DEATH)])
+    deaths = meds_site([(1, 0, ICU), (1, 100, DEATH)])
     for name in (FIRST_24H, "mortality/in_icu/first_24h"):
         with pytest.raises(CannotServe, match=r"waits for '(hospital|icu)_discharge'"):
             build_cohort(deaths, load_task(name))
 
 
-def test_a_site_whose_triggers_are_all_excluded_says_where_they_went(make_site):
+def test_a_site_whose_triggers_are_all_excluded_says_where_they_went(meds_site):
     with pytest.raises(NoSamples, match=r"of 1 triggers none .* 'still in the ICU at 24 h'") as error:
-        build_cohort(make_site(stay(1, 0, 1, 20, 120)), load_task(FIRST_24H))
+        build_cohort(meds_site(stay(1, 0, 1, 20, 120)), load_task(FIRST_24H))
     assert [a.samples for a in error.value.attrition] == [1, 0, 0, 0, 0, 0]
-    site = make_site([*stay(1, 0, 1, 100, 120), (2, 0, IN), (2, 30, OUT)])
+    site = meds_site([*stay(1, 0, 1, 100, 120), (2, 0, IN), (2, 30, OUT)])
     site.subjects = site.subjects.filter(pl.col("subject_id") == 2)
     with pytest.raises(CannotServe, match="none of its 1 subjects has an event 'icu_admission'"):
         build_cohort(site, load_task(FIRST_24H))
 
 
-def test_a_ward_where_nobody_died_is_served(make_site):
-    assert build_cohort(make_site(stay(1, 0, 1, 100, 120)), load_task(FIRST_24H)).attrition[-1].positives == 0
+def test_a_ward_where_nobody_died_is_served(meds_site):
+    assert build_cohort(meds_site(stay(1, 0, 1, 100, 120)), load_task(FIRST_24H)).attrition[-1].positives == 0
 
 
-def test_physionet_2012_serves_its_flag_at_48_hours(make_site):
+def test_physionet_2012_serves_its_flag_at_48_hours(meds_site):
     late = 48 + 1 / 60
-    site = make_site(
+    site = meds_site(
         [(1, 0, IN), (1, 0, ICU), (1, 48, "LAB//HR//UNK", 80.0), (1, late, "HOSPITAL_DISCHARGE//UNK"), (1, late, DEATH),
          (2, 0, IN), (2, 0, ICU), (2, late, "HOSPITAL_DISCHARGE//UNK")],
         kind="physionet2012",
