@@ -59,40 +59,35 @@ def _plain(value: Any, path: str, *, open_models: bool) -> Any:
 
     Models are dumped by pydantic, fast and unchecked, or opened field by field (`open_models`).
     """
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise RecordError(
-                f"{path or 'the value'} is {value}, which JSON cannot hold; leave it out or write null with a reason."
-            )
-        return float(value)
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise RecordError(f"{path or 'the value'} is {value!r}, which is not text that UTF-8 can hold.") from None
-        return value
     if isinstance(value, BaseModel):
         if not open_models:
             return value.model_dump(by_alias=True)
-        fields = type(value).model_fields
-        return {
-            field.alias or name: _plain(getattr(value, name), _join(path, name), open_models=True)
-            for name, field in fields.items()
-        }
+        fields = type(value).model_fields.items()
+        value = {field.alias or name: getattr(value, name) for name, field in fields}
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 raise RecordError(f"{path or 'the value'} has the key {key!r}; keys are text.")
-        return {key: _plain(item, _join(path, key), open_models=open_models) for key, item in value.items()}
+        return {
+            key: _plain(item, f"{path}.{key}" if path else key, open_models=open_models) for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_plain(item, f"{path}[{i}]", open_models=open_models) for i, item in enumerate(value)]
-    raise RecordError(
-        f"{path or 'the value'} is a {type(value).__module__}.{type(value).__qualname__}, which JSON cannot hold; "
-        "expected text, a number, true, false, null, a list or an object."
-    )
+    _refuse_odd(value, path or "the value")
+    return value
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def _refuse_odd(value: Any, path: str) -> None:
+    """Refuse a single value that JSON cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecordError(f"{path} is {value}, which JSON cannot hold; leave it out or write null with a reason.")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise RecordError(f"{path} is {value!r}, which is not text that UTF-8 can hold.") from None
+    elif not (value is None or isinstance(value, bool | int | float)):
+        raise RecordError(
+            f"{path} is a {type(value).__module__}.{type(value).__qualname__}, which JSON cannot hold; "
+            "expected text, a number, true, false, null, a list or an object."
+        )
