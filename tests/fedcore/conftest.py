@@ -1,10 +1,10 @@
 """Hand-made MEDS datasets, as `sites.ingest` would leave them on disk."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -25,6 +25,16 @@ SCHEMA = {
 def at(hours: float | None) -> datetime | None:
     """The time this many hours after the origin; None is no time (a static fact)."""
     return None if hours is None else ORIGIN + timedelta(hours=hours)
+
+
+@dataclass
+class SiteOnDisk:
+    """What of `sites.site.Site` cohorts and features need."""
+
+    name: str
+    dataset: Dataset
+    subjects: pl.DataFrame
+    external: bool = False
 
 
 def write_site(
@@ -70,11 +80,11 @@ def write_site(
         warnings=(),
     )
     (root / "metadata" / "fedward.json").write_text(manifest.model_dump_json())
-    return SimpleNamespace(name=name, dataset=Dataset(root), subjects=subjects, external=False)
+    return SiteOnDisk(name, Dataset(root), subjects)
 
 
 @pytest.fixture
-def make_site(tmp_path: Path) -> Callable[..., Any]:
-    """`make_site(events, ...)`: see `write_site`."""
+def meds_site(tmp_path: Path) -> Callable[..., Any]:
+    """`meds_site(events, ...)`: see `write_site`."""
     number = count()
     return lambda events, **options: write_site(tmp_path / f"dataset{next(number)}", events, **options)
