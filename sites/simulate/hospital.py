@@ -112,7 +112,9 @@ class Hospital:
         """Refuse what no population can be drawn from."""
         unknown = sorted(set(self.case_mix) - set(REASONS))
         if unknown:
-            raise ValueError(f"case_mix of hospital {self.name!r} names {unknown[0]!r}; it may name {', '.join(REASONS)}")
+            raise ValueError(
+                f"case_mix of hospital {self.name!r} names {unknown[0]!r}; it may name {', '.join(REASONS)}"
+            )
         if self.patients < 1:
             raise ValueError(f"hospital {self.name!r} has patients={self.patients}; it needs at least 1")
 

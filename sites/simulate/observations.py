@@ -9,7 +9,7 @@ import polars as pl
 from sites.simulate.hospital import REASONS
 from sites.simulate.population import Population
 from sites.simulate.severity import ICU, SEVERITY
-from sites.simulate.variables import INDEX, ORGANS, PANELS, STRIKES, VARIABLES, Panel, Variable
+from sites.simulate.variables import INDEX, ORGANS, PANELS, STRIKES, Panel, Variable
 
 Indices = npt.NDArray[np.int64]
 
@@ -124,7 +124,8 @@ def readings(population: Population, hours: Hours | None = None) -> pl.DataFrame
     Returns:
         admission Int32, stay Int32 (null outside the ICU), patient Int32, variable Int16 (index of `VARIABLES`), minute
         Int32 (from hospital admission), stored Int32 (minute when it was stored, likewise), value Float64, ventilated
-        Boolean; sorted by admission, minute and variable. Before the end of the hospital stay, except for `Traps.after_death`.
+        Boolean; sorted by admission, minute and variable. All lie before the end of the hospital stay but those of
+        `Traps.after_death`.
     """
     hospital, traps = population.hospital, population.hospital.traps
     hours = hours or arrays(population)

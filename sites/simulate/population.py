@@ -1,11 +1,11 @@
 """Patients, their admissions and ICU stays, and the true risk of each: the latent truth behind an export.
 
-A patient has an age, a sex and chronic diseases; an admission has a reason. Together with something unmeasured they make
-the frailty type c and the severity on arrival z_0; from there `sites.simulate.severity` runs the stay. A patient who
+A patient has an age, a sex and chronic diseases; an admission has a reason. With something unmeasured they make the
+frailty type c and the severity on arrival z_0; from there `sites.simulate.severity` runs the stay. A patient who
 survives may come back, as someone new: the next stay depends on the last through the covariates only, so the true risk
 of each stay stands by itself.
 
-Times are whole minutes. Ticks are hours from hospital admission, ICU stays begin at a tick, and what ends within the hour
+Times are whole minutes. Ticks are hours from hospital admission, ICU stays begin at a tick, and what ends within hour
 (k, k+1] ends at one of its 60 minutes, so that "in the ICU 24 hours after ICU admission" is presence at one tick.
 """
 
@@ -88,7 +88,9 @@ def _people(hospital: Hospital, rng: np.random.Generator) -> pl.DataFrame:
         "patient": np.arange(n, dtype=np.int32),
         "female": female,
         "age": age,
-        "race": rng.choice(np.array(["WHITE", "BLACK", "HISPANIC", "ASIAN", "OTHER"]), n, p=[0.68, 0.14, 0.08, 0.05, 0.05]),
+        "race": rng.choice(
+            np.array(["WHITE", "BLACK", "HISPANIC", "ASIAN", "OTHER"]), n, p=[0.68, 0.14, 0.08, 0.05, 0.05]
+        ),
         "height_cm": np.rint(rng.normal(176 - 13 * female, 7)),
         "weight_kg": np.round(np.clip(rng.normal(86 - 12 * female, 18), 38, 220), 1),
     }
@@ -105,7 +107,9 @@ def _arrivals(people: pl.DataFrame, hospital: Hospital, rng: np.random.Generator
     n = len(patient)
     weights = np.array([hospital.case_mix.get(r, 0.0) for r in REASONS])
     reason = rng.choice(len(REASONS), n, p=weights / weights.sum()).astype(np.int8)
-    burden = sum((people[d].cast(pl.Float64).to_numpy() * w for d, (_, _, w) in DISEASES.items()), np.zeros(len(people)))
+    burden = sum(
+        (people[d].cast(pl.Float64).to_numpy() * w for d, (_, _, w) in DISEASES.items()), np.zeros(len(people))
+    )
     years = people["age"].to_numpy().astype(np.float64)
     score = 0.75 * burden[patient] + 0.3 * (years[patient] - 62) / 10 + rng.normal(0, 0.75, n)
     frailty = np.clip(np.rint(3.0 + 1.25 * score), 0, FRAILTIES - 1).astype(np.int8)

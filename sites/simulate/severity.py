@@ -14,14 +14,14 @@ happens there and z stands still, so that the chain simply starts later.)
 
 Everything the patient shows (vital signs, results, treatments, diagnoses) is drawn given the path of (L, z), c and
 covariates, and does not act back on it. So, given the path up to tick t, the future depends on (L_t, z_t, c) alone, and
-P(death | everything known at t, observed or latent) is a property of the chain. Let A_c be the transition matrix between
-the transient states (L, z), B the restriction of A_c to the ICU, d the vector of death probabilities in one hour, 1 the
+P(death | everything known at t, observed or latent) is a property of the chain. With A_c the transition matrix between
+the transient states (L, z), B its restriction to the ICU, d the vector of death probabilities in one hour, 1 the
 vector of ones:
 
-  in the hospital:       u = d + A u,  u = (I - A)^-1 d                                P(dies before discharge | state)
-  in this ICU stay:      w = d_I + B w, w = (I - B)^-1 d_I                             P(dies before leaving the ICU | z)
-  the same, for a cohort that must still be in the ICU n hours later (MEDS-DEV: predicted at 24 h, in the ICU at 48 h):
-                         (B^n w) / (B^n 1)                     Bayes: P(in ICU at t+n and dies there) / P(in ICU at t+n)
+  in the hospital:       u = d + A u,  u = (I - A)^-1 d                               P(dies before discharge | state)
+  in this ICU stay:      w = d_I + B w, w = (I - B)^-1 d_I                            P(dies before leaving the ICU | z)
+  the same, for a cohort still in the ICU n hours later (MEDS-DEV: predicted at 24 h, in the ICU at 48 h):
+                         (B^n w) / (B^n 1)                    Bayes: P(in ICU at t+n and dies there) / P(in ICU at t+n)
   for a cohort of those on the ward who come to the ICU at some later time (eICU holds no other hospital stays): with D
   the ward-to-ward matrix and R the ward-to-ICU matrix, r = (I - D)^-1 R 1 is the probability of ever coming to the ICU,
                          ((I - D)^-1 R u_ICU) / r
@@ -31,7 +31,7 @@ a cohort asks only for presence at tick t is no further selection, since the ris
 t; transfers and deaths lie inside (k, k+1], so presence "at 24:00" is presence at tick 24.
 
 No model that sees only the data up to t ranks better, on average, than this risk: by the Neyman-Pearson lemma P(Y = 1 |
-F) maximises the expected ROC curve over all scores that are functions of F, and the observed history is a function of F.
+F) maximises the expected ROC curve over all scores that are functions of F, and the observed history is one.
 """
 
 from dataclasses import dataclass
@@ -134,7 +134,7 @@ class Course:
         return np.stack([u[:, :LEVELS], u[:, LEVELS:]])
 
     def icu_risk(self, still_there_after_hours: int = 0) -> Floats:
-        """P(death in this ICU stay | in the ICU now and that many hours later, severity), float64 [FRAILTIES, LEVELS]."""
+        """P(death in this ICU stay | in it now and that many hours later, severity), float64 [FRAILTIES, LEVELS]."""
         b = self._block(ICU, ICU)
         w = np.linalg.solve(np.eye(LEVELS) - b, self.death[ICU].reshape(1, -1, 1))
         later = np.linalg.matrix_power(b, still_there_after_hours)

@@ -37,7 +37,9 @@ DRUGS = (
     Drug("Piperacillin-Tazobactam", "0", "IV", "PIPERACILLIN/TAZOBACTAM", 1746114, 0.04, {"sepsis": 0.5}),
     Drug("CeftriaXONE", "0", "IV", "CEFTRIAXONE", 1777806, 0.05, {"respiratory": 0.45, "sepsis": 0.2}),
     Drug("Furosemide", "00409610204", "IV", "FUROSEMIDE", 956874, 0.1, {"cardiac": 0.3}, {"heart_failure": 0.6}),
-    Drug("Metoprolol Tartrate", "51079025520", "PO", "METOPROLOL", 1307046, 0.08, {"cardiac": 0.4}, {"hypertension": 0.3}),
+    Drug(
+        "Metoprolol Tartrate", "51079025520", "PO", "METOPROLOL", 1307046, 0.08, {"cardiac": 0.4}, {"hypertension": 0.3}
+    ),
     Drug("Aspirin", "0", "PO", "ASPIRIN", 1112807, 0.1, {"cardiac": 0.7, "neurologic": 0.3}),
     Drug("Insulin", "00002821501", "SC", "INSULIN REGULAR", 1550023, 0.15, {}, {"diabetes": 0.8}),
     Drug("Albuterol 0.083% Neb Soln", "0", "IH", "ALBUTEROL", 1154343, 0.05, {"respiratory": 0.5}, {"copd": 0.6}),
@@ -63,7 +65,9 @@ DIAGNOSES: dict[str, Diagnosis] = {
     "atrial_fibrillation": Diagnosis("42731", "I4891", 313217, "cardiovascular|arrhythmias|atrial fibrillation"),
     "copd": Diagnosis("496", "J449", 255573, "pulmonary|disorders of the airways|COPD"),
     "kidney_disease": Diagnosis("5859", "N189", 46271022, "renal|disorder of kidney|chronic renal insufficiency"),
-    "cirrhosis": Diagnosis("5715", "K7460", 4064161, "gastrointestinal|hepatic disease|hepatic dysfunction|with cirrhosis"),
+    "cirrhosis": Diagnosis(
+        "5715", "K7460", 4064161, "gastrointestinal|hepatic disease|hepatic dysfunction|with cirrhosis"
+    ),
     "cancer": Diagnosis("1629", "C3490", 443388, "oncology|chest tumors|primary lung cancer"),
     "dementia": Diagnosis("29420", "F0390", 4182210, "neurologic|altered mental status / pain|dementia"),
     "sepsis": Diagnosis("0389", "A419", 132797, "cardiovascular|shock / hypotension|sepsis"),
@@ -79,7 +83,9 @@ DIAGNOSES: dict[str, Diagnosis] = {
     "gastrointestinal": Diagnosis("5789", "K922", 192671, "gastrointestinal|GI bleeding / PUD|GI bleeding"),
     "trauma": Diagnosis("80700", "S2239XA", 4142905, "trauma - other injuries|thoracic trauma|rib fractures"),
     "renal": Diagnosis("5849", "N179", 197320, "renal|disorder of kidney|acute renal failure"),
-    "respiratory_failure": Diagnosis("51881", "J9600", 319049, "pulmonary|respiratory failure|acute respiratory failure"),
+    "respiratory_failure": Diagnosis(
+        "51881", "J9600", 319049, "pulmonary|respiratory failure|acute respiratory failure"
+    ),
     "shock": Diagnosis("78552", "R6521", 196236, "cardiovascular|shock / hypotension|septic shock"),
 }
 
@@ -146,8 +152,8 @@ def prescriptions(population: Population) -> pl.DataFrame:
 def diagnoses(population: Population, hours: Hours) -> pl.DataFrame:
     """What the coders found: admission, sequence (1 first), diagnosis (key of `DIAGNOSES`), late.
 
-    All are known at discharge; those that are `late` come from the whole course and must not be dated earlier, the others
-    (the reason for admission, chronic diseases) are known on arrival.
+    All are known at discharge; those that are `late` come from the whole course and must not be dated earlier, the
+    others (the reason for admission, chronic diseases) are known on arrival.
     """
     admissions = population.admissions
     people = population.patients[admissions["patient"].to_numpy().astype(np.int64)]

@@ -4,13 +4,15 @@ A truth has one row for each sample that a task's definition makes from the popu
 
     mortality/in_hospital/first_24h, first_48h   each ICU stay whose patient is still in it 24 (48) hours after ICU
                                                  admission; died in that hospital stay
-    mortality/in_icu/first_24h                   each ICU stay that is still going on after 48 hours, predicted at 24 hours;
-                                                 died in that ICU stay (MEDS-DEV)
-    mortality/in_hospital/admission_24h          each hospital stay that is still going on 24 hours after admission; died
-                                                 in it
+    mortality/in_icu/first_24h                   each ICU stay that is still going on after 48 hours, predicted at 24
+                                                 hours; died in that ICU stay (MEDS-DEV)
+    mortality/in_hospital/admission_24h          each hospital stay that is still going on 24 hours after admission;
+                                                 died in it
 
-Risks are those derived in `sites.simulate.severity`. An eICU export holds only hospital stays with an ICU stay, so there
-admission_24h conditions on it: for a patient who has not yet been in the ICU, on coming to it later.
+In an OMOP export a hospital stay begins where it leaves the emergency department; there admission_24h counts from then.
+
+Risks are those derived in `sites.simulate.severity`. An eICU export holds only hospital stays with an ICU stay, so
+there admission_24h conditions on it: for a patient who has not yet been in the ICU, on coming to it later.
 """
 
 import numpy as np
@@ -31,12 +33,14 @@ def samples(population: Population) -> pl.DataFrame:
 
     Returns:
         admission Int32, stay Int32 (null for admission_24h), task String, offset_minutes Int32 (of the prediction time
-        from hospital admission), true_risk Float64, label Boolean; sorted by task, admission and stay.
+        from the start of the hospital stay), true_risk Float64, label Boolean; sorted by task, admission and stay.
     """
     course = Course.of(population.hospital)
     who = population.admissions.select("admission", "frailty", pl.col("died").alias("died_in_hospital"))
     at = population.hours.select("admission", "tick", "place", "level", "stay")
-    stays = population.stays.select("stay", "admission", pl.col("tick").alias("start"), "died").join(who, on="admission")
+    stays = population.stays.select("stay", "admission", pl.col("tick").alias("start"), "died").join(
+        who, on="admission"
+    )
 
     def present(hours: int) -> pl.DataFrame:
         """The ICU stays still going on so many hours after they began, with the severity then."""
@@ -52,8 +56,12 @@ def samples(population: Population) -> pl.DataFrame:
     risk = course.icu_risk(still_there_after_hours=24)[found["frailty"].to_numpy(), found["level"].to_numpy()]
     parts.append(_rows(found, IN_ICU_TASK, risk, "died"))
 
+    # An OMOP stay that starts in the emergency department counts as admitted where it leaves it for a unit.
+    origin = pl.col("lead_hours") if population.hospital.kind == "omop" else pl.lit(0, pl.Int32)
+    asked = population.admissions.select("admission", tick=(origin + 24).cast(pl.Int32))
     first = population.stays.group_by("admission").agg(first_tick=pl.col("tick").min())
-    found = at.filter(pl.col("tick") == 24).join(who, on="admission").join(first, on="admission", how="left").sort("admission")
+    found = asked.join(at, on=["admission", "tick"]).join(who, on="admission").join(first, on="admission", how="left")
+    found = found.sort("admission")
     place, frailty, level = (found[c].to_numpy() for c in ("place", "frailty", "level"))
     risk = course.hospital_risk[place, frailty, level]
     if population.hospital.kind == "eicu":

@@ -44,13 +44,28 @@ _NURSE = (
     *("nursingchartcelltypecat", "nursingchartcelltypevallabel", "nursingchartcelltypevalname", "nursingchartvalue"),
 )
 _APS = (
-    *("apacheapsvarid", "patientunitstayid", "intubated", "vent", "dialysis", "eyes", "motor", "verbal", "meds", "urine"),
+    *(
+        "apacheapsvarid",
+        "patientunitstayid",
+        "intubated",
+        "vent",
+        "dialysis",
+        "eyes",
+        "motor",
+        "verbal",
+        "meds",
+        "urine",
+    ),
     *("wbc", "temperature", "respiratoryrate", "sodium", "heartrate", "meanbp", "ph", "hematocrit", "creatinine"),
     *("albumin", "pao2", "pco2", "bun", "glucose", "bilirubin", "fio2"),
 )
 _APACHE_WORST = {
     # column: (variable, worst is the highest)
-    **{"wbc": ("white_cells", True), "temperature": ("temperature", True), "respiratoryrate": ("respiratory_rate", True)},
+    **{
+        "wbc": ("white_cells", True),
+        "temperature": ("temperature", True),
+        "respiratoryrate": ("respiratory_rate", True),
+    },
     **{"sodium": ("sodium", True), "heartrate": ("heart_rate", True), "meanbp": ("mean_pressure", False)},
     **{"ph": ("ph", False), "hematocrit": ("hematocrit", False), "creatinine": ("creatinine", True)},
     **{"albumin": ("albumin", False), "pao2": ("po2", False), "pco2": ("pco2", True), "bun": ("urea_nitrogen", True)},
@@ -75,7 +90,14 @@ _INTAKE = (
 )
 _RESPIRATORY = (
     *("respcareid", "patientunitstayid", "respcarestatusoffset", "currenthistoryseqnum", "airwaytype", "airwaysize"),
-    *("airwayposition", "cuffpressure", "ventstartoffset", "ventendoffset", "priorventstartoffset", "priorventendoffset"),
+    *(
+        "airwayposition",
+        "cuffpressure",
+        "ventstartoffset",
+        "ventendoffset",
+        "priorventstartoffset",
+        "priorventendoffset",
+    ),
 )
 _INFUSION = (
     *("infusiondrugid", "patientunitstayid", "infusionoffset", "drugname", "drugrate", "infusionrate", "drugamount"),
@@ -156,10 +178,12 @@ def _ids(populations: Sequence[Population]) -> list[_Ids]:
     rng = stream(populations[0].seed, "eicu ids", *names)
     unit = draw_ids(rng, 141_000, 3_400_000, sum(len(p.stays) for p in populations))
     system = draw_ids(rng, 128_000, 2_800_000, sum(len(p.admissions) for p in populations))
-    person = np.array([f"{2 + i % 30:03d}-{i}" for i in draw_ids(rng, 1000, 400_000, sum(len(p.patients) for p in populations))])
+    person = np.array(
+        [f"{2 + i % 30:03d}-{i}" for i in draw_ids(rng, 1000, 400_000, sum(len(p.patients) for p in populations))]
+    )
     found, at = [], np.zeros(3, int)
     for i, p in enumerate(populations):
-        end = at + [len(p.stays), len(p.admissions), len(p.patients)]
+        end = at + np.array([len(p.stays), len(p.admissions), len(p.patients)])
         own = person[at[2] : end[2]].copy()
         if i:
             # Persons who were in another hospital of the export before: same sex, two medical records there.
@@ -208,13 +232,19 @@ def _in_units(p: Population, ids: _Ids, frame: pl.DataFrame, minute: str) -> pl.
     frame = frame.drop("stay", strict=False).with_columns(pl.col(minute).cast(pl.Int32).alias("at")).sort("at")
     columns = ["admission", "unit", "in_minute"]
     before = frame.join_asof(
-        stays.select(columns), left_on="at", right_on="in_minute", by="admission", check_sortedness=False, coalesce=False
+        stays.select(columns),
+        left_on="at",
+        right_on="in_minute",
+        by="admission",
+        check_sortedness=False,
+        coalesce=False,
     )
     first = stays.group_by("admission").agg(first_unit=pl.col("unit").first(), first_in=pl.col("in_minute").first())
     joined = before.join(first, on="admission", how="inner", maintain_order="left")
     return (
         joined.with_columns(
-            patientunitstayid=pl.coalesce("unit", "first_unit"), offset=pl.col("at") - pl.coalesce("in_minute", "first_in")
+            patientunitstayid=pl.coalesce("unit", "first_unit"),
+            offset=pl.col("at") - pl.coalesce("in_minute", "first_in"),
         )
         .drop("unit", "first_unit", "in_minute", "first_in", "at")
         .sort("admission", minute, maintain_order=True)
@@ -228,16 +258,22 @@ def _clock(p: Population, frame: pl.DataFrame, minute: str) -> pl.Series:
 
 def _patient(p: Population, ids: _Ids) -> pl.DataFrame:
     rng = p.stream("eicu patient")
-    admissions = p.admissions.select("admission", "patient", "minutes", "reason", "age", "admitted", pl.col("died").alias("dead"))
+    admissions = p.admissions.select(
+        "admission", "patient", "minutes", "reason", "age", "admitted", pl.col("died").alias("dead")
+    )
     stays = p.stays.with_columns(patientunitstayid=pl.Series(ids.unit)).join(
         admissions, on="admission", maintain_order="left"
     )
     stays = stays.join(p.patients.drop("age"), on="patient", maintain_order="left").with_columns(zero=pl.lit(0))
     unknown = pl.Series(ids.unknown[stays["admission"].to_numpy()])
     n = len(stays)
-    homes = pl.Series(rng.choice(np.array(["Home", "Skilled Nursing Facility", "Rehabilitation"]), n, p=[0.7, 0.2, 0.1]))
+    homes = pl.Series(
+        rng.choice(np.array(["Home", "Skilled Nursing Facility", "Rehabilitation"]), n, p=[0.7, 0.2, 0.1])
+    )
     status = pl.when(unknown).then(None).when("dead").then(pl.lit("Expired")).otherwise(pl.lit("Alive"))
-    unit_status = pl.when(unknown & pl.col("died")).then(None).when("died").then(pl.lit("Expired")).otherwise(pl.lit("Alive"))
+    unit_status = (
+        pl.when(unknown & pl.col("died")).then(None).when("died").then(pl.lit("Expired")).otherwise(pl.lit("Alive"))
+    )
     return stays.select(
         "patientunitstayid",
         patienthealthsystemstayid=pl.Series(ids.system[stays["admission"].to_numpy()]),
@@ -250,7 +286,9 @@ def _patient(p: Population, ids: _Ids) -> pl.DataFrame:
         admissionheight="height_cm",
         hospitaladmittime24=_clock(p, stays, "zero"),
         hospitaladmitoffset=-pl.col("in_minute"),
-        hospitaladmitsource=pl.when(pl.col("tick") <= 6).then(pl.lit("Emergency Department")).otherwise(pl.lit("Floor")),
+        hospitaladmitsource=pl.when(pl.col("tick") <= 6)
+        .then(pl.lit("Emergency Department"))
+        .otherwise(pl.lit("Floor")),
         hospitaldischargeyear=pl.lit(2014),
         hospitaldischargetime24=_clock(p, stays, "minutes"),
         hospitaldischargeoffset=pl.col("minutes") - pl.col("in_minute"),
@@ -300,7 +338,10 @@ def _lab(found: pl.DataFrame) -> pl.DataFrame:
     labs = [i for i, v in enumerate(VARIABLES) if PANEL_OF[v.name].kind == "labs"]
     rows = found.filter(pl.col("variable").is_in(labs))
     index = rows["variable"].to_numpy().astype(np.int64)
-    kind = [7 if PANEL_OF[v.name].name == "gas" and v.name != "lactate" else 3 if v.organ == "blood" else 1 for v in VARIABLES]
+    kind = [
+        7 if PANEL_OF[v.name].name == "gas" and v.name != "lactate" else 3 if v.organ == "blood" else 1
+        for v in VARIABLES
+    ]
     units = pl.Series([v.eicu[1] for v in VARIABLES], dtype=pl.String)
     rows = rows.with_columns(
         labresultoffset="offset",
@@ -322,7 +363,9 @@ def _nurse(found: pl.DataFrame) -> pl.DataFrame:
         nursingchartentryoffset="stored",
         nursingchartcelltypecat=pl.lit("Scores"),
         nursingchartcelltypevallabel=pl.lit("Glasgow coma score"),
-        nursingchartcelltypevalname=pl.Series([v.eicu[0] for v in VARIABLES])[rows["variable"].to_numpy().astype(np.int64)],
+        nursingchartcelltypevalname=pl.Series([v.eicu[0] for v in VARIABLES])[
+            rows["variable"].to_numpy().astype(np.int64)
+        ],
         nursingchartvalue=pl.col("value").cast(pl.Int64),
     )
     return columns_of(rows, *_NURSE)
@@ -374,7 +417,10 @@ def _apache(p: Population, ids: _Ids, found: pl.DataFrame) -> dict[str, pl.DataF
     died = pl.when("died").then(pl.lit("EXPIRED")).otherwise(pl.lit("ALIVE"))
     known = ends.filter(~pl.Series(ids.unknown[ends["admission"].to_numpy()]))
     result = known.with_columns(
-        apacheversion=pl.lit("IVa"), acutephysiologyscore=pl.lit(-1), apachescore=pl.lit(-1), actualhospitalmortality=died
+        apacheversion=pl.lit("IVa"),
+        acutephysiologyscore=pl.lit(-1),
+        apachescore=pl.lit(-1),
+        actualhospitalmortality=died,
     )
     return {"apacheApsVar": columns_of(aps, *_APS), "apachePatientResult": columns_of(result, *_RESULT)}
 
@@ -433,7 +479,9 @@ def _problems(p: Population, ids: _Ids, hours: Hours) -> dict[str, pl.DataFrame]
     first = p.stays.filter(pl.col("ordinal") == 1).select("admission", "in_minute")
     found = found.join(first, on="admission", maintain_order="left").filter(pl.col("in_minute").is_not_null())
     early = pl.col("in_minute") + pl.Series(rng.integers(30, 600, len(found)))
-    found = found.with_columns(noted=pl.when("late").then("minutes").otherwise(pl.min_horizontal(early, "minutes")).cast(pl.Int32))
+    found = found.with_columns(
+        noted=pl.when("late").then("minutes").otherwise(pl.min_horizontal(early, "minutes")).cast(pl.Int32)
+    )
     found = _in_units(p, ids, found, "noted")
     codes = {k: f"{_dotted(d.icd9)}, {_dotted(d.icd10)}" for k, d in DIAGNOSES.items()}
     found = found.with_columns(
@@ -464,8 +512,21 @@ def _problems(p: Population, ids: _Ids, hours: Hours) -> dict[str, pl.DataFrame]
         for d in DISEASES
         if d in _HISTORY
     )
-    names = ("diagnosisid", "patientunitstayid", "activeupondischarge", "diagnosisoffset", "diagnosisstring", "icd9code")
-    order = ("pasthistoryid", "patientunitstayid", "pasthistoryoffset", "pasthistoryenteredoffset", "pasthistorynotetype")
+    names = (
+        "diagnosisid",
+        "patientunitstayid",
+        "activeupondischarge",
+        "diagnosisoffset",
+        "diagnosisstring",
+        "icd9code",
+    )
+    order = (
+        "pasthistoryid",
+        "patientunitstayid",
+        "pasthistoryoffset",
+        "pasthistoryenteredoffset",
+        "pasthistorynotetype",
+    )
     return {
         "diagnosis": columns_of(found, *names, "diagnosispriority"),
         "pastHistory": history.select(*order, "pasthistorypath", "pasthistoryvalue", "pasthistoryvaluetext"),

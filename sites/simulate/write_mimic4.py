@@ -78,7 +78,10 @@ class _Writer:
     def ids(self, frame: pl.DataFrame) -> dict[str, pl.Series]:
         """subject_id, hadm_id and, where `frame` has a stay, stay_id of each row."""
         admission = frame["admission"].to_numpy().astype(np.int64)
-        found = {"subject_id": pl.Series(self.subject[self.patient[admission]]), "hadm_id": pl.Series(self.hadm[admission])}
+        found = {
+            "subject_id": pl.Series(self.subject[self.patient[admission]]),
+            "hadm_id": pl.Series(self.hadm[admission]),
+        }
         if "stay" in frame.columns:
             known = frame["stay"].is_not_null()
             stay = np.append(self.stay, 0)[frame["stay"].fill_null(-1).to_numpy().astype(np.int64)]
@@ -189,7 +192,9 @@ def _admissions(w: _Writer) -> None:
     admitted = admissions["admitted"].to_numpy()
     registered = after(admitted, -rng.integers(20, 400, n)).set(pl.Series(~emergency), None)
     left = after(admitted, admissions["lead_hours"].to_numpy() * 60).set(pl.Series(~emergency), None)
-    homes = rng.choice(np.array(["HOME", "HOME HEALTH CARE", "SKILLED NURSING FACILITY", "REHAB"]), n, p=[0.4, 0.3, 0.22, 0.08])
+    homes = rng.choice(
+        np.array(["HOME", "HOME HEALTH CARE", "SKILLED NURSING FACILITY", "REHAB"]), n, p=[0.4, 0.3, 0.22, 0.08]
+    )
     marital = np.array(["MARRIED", "SINGLE", "WIDOWED", "DIVORCED"])
     race = w.population.patients["race"].replace_strict(_RACES).to_numpy()[w.patient]
     frame = pl.DataFrame(
@@ -219,7 +224,10 @@ def _admissions(w: _Writer) -> None:
         race=pl.lit("UNKNOWN"),
         hospital_expire_flag=pl.lit(1, pl.Int64),
     )
-    w.write("hosp/admissions", columns_of(pl.concat([frame, extra], how="diagonal").sort("subject_id", "admittime"), *_ADMISSIONS))
+    w.write(
+        "hosp/admissions",
+        columns_of(pl.concat([frame, extra], how="diagonal").sort("subject_id", "admittime"), *_ADMISSIONS),
+    )
 
 
 def _stays(w: _Writer) -> None:
@@ -239,7 +247,9 @@ def _stays(w: _Writer) -> None:
 def _transfers(w: _Writer) -> None:
     """One row for each place a patient was in: a change of place begins a new one."""
     hours = w.population.hours.select("admission", "tick", "place", "minutes")
-    new = ((pl.col("place") != pl.col("place").shift(1)) | (pl.col("admission") != pl.col("admission").shift(1))).fill_null(True)
+    new = (
+        (pl.col("place") != pl.col("place").shift(1)) | (pl.col("admission") != pl.col("admission").shift(1))
+    ).fill_null(True)
     spans = (
         hours.with_columns(span=new.cast(pl.Int32).cum_sum())
         .group_by("span", maintain_order=True)
@@ -272,7 +282,9 @@ def _transfers(w: _Writer) -> None:
         outtime=pl.lit(None, pl.Datetime("us")),
     )
     names = ["subject_id", "hadm_id", "eventtype", "careunit", "intime", "outtime"]
-    frame = pl.concat([rows.select(names), leaving.select(names)]).sort("subject_id", "intime", "outtime", nulls_last=True)
+    frame = pl.concat([rows.select(names), leaving.select(names)]).sort(
+        "subject_id", "intime", "outtime", nulls_last=True
+    )
     frame = frame.with_columns(transfer_id=pl.int_range(30_000_000, 30_000_000 + pl.len()))
     w.write("hosp/transfers", frame.select("subject_id", "hadm_id", "transfer_id", *names[2:]))
 
@@ -318,11 +330,23 @@ def _measurements(w: _Writer, found: pl.DataFrame) -> None:
     chart = frame.filter(kind == "vitals")
     tube = (pl.col("itemid") == 223900) & pl.col("ventilated")
     chart = chart.with_columns(
-        value=pl.when(tube).then(pl.lit("No Response-ETT")).otherwise("value"), warning=pl.lit(0), caregiver_id=pl.lit(41)
+        value=pl.when(tube).then(pl.lit("No Response-ETT")).otherwise("value"),
+        warning=pl.lit(0),
+        caregiver_id=pl.lit(41),
     )
     w.write("icu/chartevents", columns_of(pl.concat([chart, _body(w, chart)], how="diagonal"), *_CHARTEVENTS))
     urine = frame.filter(kind == "urine").with_columns(value="valuenum")
-    names_out = ("subject_id", "hadm_id", "stay_id", "caregiver_id", "charttime", "storetime", "itemid", "value", "valueuom")
+    names_out = (
+        "subject_id",
+        "hadm_id",
+        "stay_id",
+        "caregiver_id",
+        "charttime",
+        "storetime",
+        "itemid",
+        "value",
+        "valueuom",
+    )
     w.write("icu/outputevents", columns_of(urine, *names_out))
 
 
@@ -379,7 +403,9 @@ def _treatments(w: _Writer, hours: Hours) -> None:
         orderid=pl.int_range(1_000_000, 1_000_000 + pl.len()),
         ordercategoryname=pl.lit("01-Drips"),
         statusdescription=pl.lit("FinishedRunning"),
-    ).with_columns(amount=(pl.col("rate") * pl.col("patientweight") * (pl.col("end") - pl.col("start")) / 1000).round(3))
+    ).with_columns(
+        amount=(pl.col("rate") * pl.col("patientweight") * (pl.col("end") - pl.col("start")) / 1000).round(3)
+    )
     w.write("icu/inputevents", columns_of(pressor, *_INPUTEVENTS))
     given = prescriptions(w.population)
     drug = given["drug"].to_numpy().astype(np.int64)

@@ -70,7 +70,13 @@ _DEATH = (
     *("cause_source_value", "cause_source_concept_id"),
 )
 _SOURCE = (
-    *("cdm_source_name", "cdm_source_abbreviation", "cdm_holder", "source_description", "source_documentation_reference"),
+    *(
+        "cdm_source_name",
+        "cdm_source_abbreviation",
+        "cdm_holder",
+        "source_description",
+        "source_documentation_reference",
+    ),
     *("cdm_etl_reference", "source_release_date", "cdm_release_date", "cdm_version", "cdm_version_concept_id"),
     "vocabulary_version",
 )
@@ -345,5 +351,3 @@ def _conditions(w: _Writer, hours: Hours) -> None:
         condition_source_concept_id=pl.lit(0),
     )
     w.write("condition_occurrence", frame, _CONDITION)
-
-
