@@ -42,7 +42,7 @@ class SuiteSpec(BaseModel):
         tasks: Names of task files in fedcore/tasks, or paths of ACES files.
         sites: What it runs on when no `--site` is given; `simulated` is the embedded federation.
         entries: Models and their strategies.
-        rounds: The largest number of federated rounds; the round is chosen on the tuning split.
+        rounds: The largest number of federated rounds (the best is chosen on the tuning split); none: the model's own.
         seeds: One seed a cell: it decides splits, initial weights, batches and bootstrap.
     """
 
@@ -54,7 +54,7 @@ class SuiteSpec(BaseModel):
     tasks: tuple[str, ...] = Field(min_length=1)
     sites: Literal["simulated"] = "simulated"
     entries: tuple[Entry, ...] = Field(min_length=1)
-    rounds: Annotated[int, Field(ge=1)] = 20
+    rounds: Annotated[int, Field(ge=1)] | None = None
     seeds: tuple[int, ...] = Field(min_length=1)
     evaluation: Evaluation = Evaluation()
 

@@ -1,0 +1,72 @@
+"""The `bench` command: parses, calls, and turns what went wrong into one sentence and an exit code.
+
+Exit codes: 0 done, 1 some cells failed, 2 unusable input, 130 interrupted. A traceback is shown only with `--debug`.
+"""
+
+import sys
+import traceback
+
+import click
+import typer
+
+from bench import environment
+from bench.commands import grid, look, site
+
+DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="bench",
+    help="Benchmarks of federated, privacy-preserving clinical machine learning.",
+    epilog="Every command that prints a table takes --json. --debug shows the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+grid.register(app)
+look.register(app)
+app.add_typer(site.app, name="site")
+
+
+def _is_users_to_mend(error: ValueError) -> bool:
+    from leaderboard.record import RecordError
+    from privacy.releases.sketches import ReleaseError
+    from sites.errors import InputError
+
+    return isinstance(error, InputError | RecordError | ReleaseError)
+
+
+def _fail(message: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"bench: {message}\n")
+    return code
+
+
+def _run(arguments: list[str], *, debug: bool) -> int:
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        return code if isinstance(code, int) else DONE
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return UNUSABLE
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED, debug=debug)
+    except ValueError as error:
+        if _is_users_to_mend(error):
+            return _fail(str(error), UNUSABLE, debug=debug)
+        return _fail(f"{type(error).__name__}: {error} (a fault of bench: --debug shows where)", FAILED, debug=debug)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return DONE
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error} (a fault of bench: --debug shows where)", FAILED, debug=debug)
+
+
+def main() -> None:
+    """Run the command line; what the console script calls."""
+    environment.prepare()
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(_run(arguments, debug="--debug" in sys.argv))

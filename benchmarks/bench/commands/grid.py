@@ -1,0 +1,236 @@
+"""`bench run` and `bench plan`: a suite on sites."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench import output
+from bench.commands.look import DEFAULT_OUT, Json, Out
+
+Suite = Annotated[str, typer.Option("--suite", help="A suite's name (`bench list suites`) or the path of a .yaml file.")]
+SiteOption = Annotated[
+    list[str] | None,
+    typer.Option("--site", help="NAME=KIND[,OPTION...]:PATH, or a remembered name; several. None: simulated hospitals."),
+]
+External = Annotated[list[str] | None, typer.Option("--external", help="As --site; only scored, never trained on.")]
+TaskOption = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks, or ACES files; several.")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="model=NAME or strategy=NAME, by commas; several.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0 to N-1 instead of the suite's.")]
+Rounds = Annotated[int | None, typer.Option("--rounds", min=1, help="At most so many federated rounds.")]
+
+
+class PlannedCell(output.Report):
+    """One cell of a plan; `state` is cached (ok), failed, skipped or pending."""
+
+    cell_id: str
+    task: str
+    model: str
+    strategy: str
+    seed: int
+    state: str
+    estimated_s: float
+
+
+class Plan(output.Report):
+    """What `bench plan` prints."""
+
+    suite: str
+    sites: tuple[str, ...]
+    cells: tuple[PlannedCell, ...]
+    pending: int
+    estimated_minutes: float
+
+
+class FinishedCell(output.Report):
+    """One cell of a run."""
+
+    cell_id: str
+    result_sha256: str
+    task: str
+    model: str
+    strategy: str
+    seed: int
+    status: str
+    cached: bool
+    error: str | None
+    record: str
+
+
+class Number(output.Report):
+    """A mean over seeds with its interval; null where it was suppressed."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class SummaryRow(output.Report):
+    """One line of the end table."""
+
+    task: str
+    model: str
+    strategy: str
+    scope: str
+    site: str | None
+    seeds: int
+    metrics: dict[str, Number]
+
+
+class Run(output.Report):
+    """What `bench run` prints."""
+
+    suite: str
+    records: str
+    data_kind: str | None
+    cells: tuple[FinishedCell, ...]
+    summary: tuple[SummaryRow, ...]
+    skipped_sites: dict[str, str]
+
+
+def plan(
+    suite: Suite,
+    site: SiteOption = None,
+    external: External = None,
+    task: TaskOption = None,
+    only: Only = None,
+    seeds: Seeds = None,
+    rounds: Rounds = None,
+    out: Out = DEFAULT_OUT,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")] = None,
+    json_: Json = False,
+) -> None:
+    """List a suite's cells: which have a record, which are to be run, and about how long that takes."""
+    from bench.estimate import estimate_seconds
+    from leaderboard.store import Store
+
+    cells, sites, loaded = _cells(suite, site, external, task, only, seeds, rounds, out, quiet=json_)
+    seconds = estimate_seconds(cells, Store(out))
+    rows = []
+    for cell in cells:
+        state = "pending" if cell.record is None else {"ok": "cached"}.get(cell.record.status, cell.record.status)
+        s = cell.spec
+        rows.append(
+            PlannedCell(
+                cell_id=cell.cell_id,
+                task=s.task.name,
+                model=s.model.name,
+                strategy=s.strategy.name,
+                seed=s.seed,
+                state=state,
+                estimated_s=0.0 if cell.record else round(seconds[cell.cell_id], 1),
+            )
+        )
+    pending = [row for row in rows if row.state == "pending"]
+    minutes = sum(row.estimated_s for row in pending) / 60 / (jobs or _cores())
+    report = Plan(
+        suite=loaded.name,
+        sites=tuple(one.name for one in sites),
+        cells=tuple(rows),
+        pending=len(pending),
+        estimated_minutes=round(minutes, 1),
+    )
+    if json_:
+        output.print_json(report)
+        return
+    table = [(r.cell_id[:12], r.task, r.model, r.strategy, str(r.seed), r.state, f"{r.estimated_s:.0f} s") for r in rows]
+    header = ["cell", "task", "model", "strategy", "seed", "state", "estimate"]
+    output.print_table(f"Suite {loaded.name} on {', '.join(report.sites)}", header, table, numbers=(4, 6))
+    output.say(f"{len(cells)} cells, {len(pending)} pending, about {report.estimated_minutes:.1f} minutes")
+
+
+def run(
+    suite: Suite,
+    site: SiteOption = None,
+    external: External = None,
+    task: TaskOption = None,
+    only: Only = None,
+    seeds: Seeds = None,
+    rounds: Rounds = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")] = None,
+    ray_address: Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster, e.g. auto.")] = None,
+    cache: Annotated[str, typer.Option("--cache", help="default, ignore (run all anew) or only (run none).")] = "default",
+    rerun: Annotated[str | None, typer.Option("--rerun", help="failed or all.")] = None,
+    out: Out = DEFAULT_OUT,
+    json_: Json = False,
+) -> int:
+    """Run a suite: every cell that has no record yet, then one table. The same command goes on where it stopped."""
+    from bench.run import run_cells
+
+    if cache not in ("default", "ignore", "only"):
+        raise typer.BadParameter(f"--cache is default, ignore or only, found {cache!r}")
+    if rerun not in (None, "failed", "all"):
+        raise typer.BadParameter(f"--rerun is failed or all, found {rerun!r}")
+    cells, sites, loaded = _cells(suite, site, external, task, only, seeds, rounds, out, quiet=json_)
+    finished = run_cells(
+        cells,
+        sites,
+        out=out,
+        jobs=jobs or _cores(),
+        address=ray_address,
+        cache_mode=cache,
+        rerun=rerun,
+        command=shlex.join(["bench", *sys.argv[1:]]),
+        quiet=json_,
+    )
+    from bench.report import print_run, run_report
+
+    report = run_report(loaded.name, out, finished)
+    if json_:
+        output.print_json(report)
+    else:
+        print_run(report)
+    states = [cell.status for cell in report.cells]
+    if "failed" in states:
+        return 1
+    return 0 if "ok" in states else 2
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _cells(  # noqa: PLR0917
+    suite: str,
+    site: Sequence[str] | None,
+    external: Sequence[str] | None,
+    task: Sequence[str] | None,
+    only: Sequence[str] | None,
+    seeds: int | None,
+    rounds: int | None,
+    out: Path,
+    *,
+    quiet: bool,
+) -> tuple[list[Any], list[Any], Any]:
+    """The plan of a command line: its cells, its sites, its suite."""
+    from bench.open import open_all
+    from bench.plan import Choice, check_names, make_plan
+    from bench.suite import load_suite
+    from leaderboard.store import Store
+
+    loaded = load_suite(suite)
+    changes: dict[str, Any] = {}
+    if task:
+        changes["tasks"] = tuple(task)
+    if seeds:
+        changes["seeds"] = tuple(range(seeds))
+    if rounds:
+        changes["rounds"] = rounds
+    loaded = loaded.model_copy(update=changes)
+    choice = Choice.parse(only or [])
+    check_names(loaded, choice)
+    sites = open_all(site or [], external or [], quiet=quiet)
+    return make_plan(loaded, sites, choice, Store(out)), sites, loaded
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    from bench.commands.cohort import cohort
+
+    app.command("run")(run)
+    app.command("plan")(plan)
+    app.command("cohort")(cohort)

@@ -1,0 +1,256 @@
+"""Commands that look and change nothing: list, show, status, doctor, schema."""
+
+import json
+import os
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import output
+
+OUT_HELP = "Folder of the records."
+DEFAULT_OUT = Path("results/runs")
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Out = Annotated[Path, typer.Option("--out", help=OUT_HELP)]
+
+
+class Listed(output.Report):
+    """One thing that can be named on the command line."""
+
+    name: str
+    about: str
+
+
+class Listing(output.Report):
+    """What `bench list` prints."""
+
+    what: str
+    items: tuple[Listed, ...]
+
+
+class CheckedThing(output.Report):
+    """One line of `bench doctor`."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+class Doctor(output.Report):
+    """What `bench doctor` prints."""
+
+    ok: bool
+    checks: tuple[CheckedThing, ...]
+
+
+class SuiteStatus(output.Report):
+    """How the records of one suite stand."""
+
+    suite: str
+    ok: int
+    failed: int
+    skipped: int
+    latest: str | None
+
+
+class Status(output.Report):
+    """What `bench status` prints."""
+
+    records: str
+    suites: tuple[SuiteStatus, ...]
+    home: str
+    home_bytes: int
+    datasets: tuple[str, ...]
+
+
+def _suites() -> list[Listed]:
+    from bench.suite import load_suite, names
+
+    return [Listed(name=name, about=load_suite(name).description) for name in names()]
+
+
+def _tasks() -> list[Listed]:
+    from fedcore.cohort import load_task, tasks
+
+    return [Listed(name=name, about=load_task(name).description) for name in tasks()]
+
+
+def _first_lines(package: str, folder: Path, names: list[str]) -> list[Listed]:
+    import ast
+
+    items = []
+    for name in names:
+        text = ast.get_docstring(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) or package
+        items.append(Listed(name=name, about=text.splitlines()[0]))
+    return items
+
+
+def _models() -> list[Listed]:
+    from fedcore.models import model
+
+    return _first_lines("model", Path(model.__file__).parent, model.names())
+
+
+def _strategies() -> list[Listed]:
+    from bench.plan import STRATEGIES
+
+    return [Listed(name=name, about=about) for name, about in STRATEGIES.items()]
+
+
+def _sites() -> list[Listed]:
+    from sites import site
+    from sites.exports import registry
+
+    kinds = [Listed(name=kind, about=registry.load(kind).title) for kind in registry.kinds()]
+    registered = [Listed(name=name, about=str(spec)) for name, spec in site.registered().items()]
+    return [*registered, *kinds]
+
+
+LISTS = {"suites": _suites, "tasks": _tasks, "models": _models, "strategies": _strategies, "sites": _sites}
+
+
+def list_things(
+    what: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTS)}.")],
+    json_: Json = False,
+) -> None:
+    """List suites, tasks, models, strategies or sites (export kinds and registered sites)."""
+    if what not in LISTS:
+        raise typer.BadParameter(f"{what!r} is not one of {', '.join(LISTS)}")
+    listing = Listing(what=what, items=tuple(LISTS[what]()))
+    if json_:
+        output.print_json(listing)
+    else:
+        output.print_table(what, ["name", "what it is"], [(item.name, item.about) for item in listing.items])
+
+
+def show(
+    cell: Annotated[str, typer.Argument(help="A cell_id or its first characters.")],
+    out: Out = DEFAULT_OUT,
+    json_: Json = False,
+) -> None:
+    """Show one record: what was asked, on which data, what came out."""
+    from bench.report import print_record
+    from leaderboard.record import RecordError, canonical_json
+    from leaderboard.store import Store
+
+    found = {record.cell_id: record for record in Store(out).records() if record.cell_id.startswith(cell)}
+    if not found:
+        raise RecordError(f"no record in {out} has a cell_id that starts with {cell!r}; `bench status` says what is there")
+    if len(found) > 1:
+        raise RecordError(f"{len(found)} cells in {out} start with {cell!r}: {', '.join(k[:16] for k in found)}; give more characters")
+    record = next(iter(found.values()))
+    if json_:
+        sys.stdout.write(canonical_json(record))
+    else:
+        print_record(record)
+
+
+def status(out: Out = DEFAULT_OUT, json_: Json = False) -> None:
+    """Say what has been run and what is stored where."""
+    from leaderboard.store import Store
+    from sites.home import home
+
+    by_suite: dict[str, list[tuple[str, str]]] = {}
+    for record in Store(out).records():
+        by_suite.setdefault(record.spec.suite.name, []).append((record.status, record.provenance.finished_at))
+    place = home()
+    datasets = sorted(path.name for path in (place / "datasets").glob("*") if (path / "metadata/fedward.json").is_file())
+    report = Status(
+        records=str(out),
+        suites=tuple(
+            SuiteStatus(
+                suite=suite,
+                ok=sum(state == "ok" for state, _ in rows),
+                failed=sum(state == "failed" for state, _ in rows),
+                skipped=sum(state == "skipped" for state, _ in rows),
+                latest=str(max(finished for _, finished in rows)),
+            )
+            for suite, rows in sorted(by_suite.items())
+        ),
+        home=str(place),
+        home_bytes=sum(path.stat().st_size for path in place.rglob("*") if path.is_file()),
+        datasets=tuple(datasets),
+    )
+    if json_:
+        output.print_json(report)
+        return
+    rows = [(s.suite, str(s.ok), str(s.failed), str(s.skipped), s.latest or "") for s in report.suites]
+    output.print_table(f"Records in {out}", ["suite", "ok", "failed", "skipped", "latest"], rows, numbers=(1, 2, 3))
+    output.say(f"\nPatient data lies in {report.home} ({report.home_bytes / 2**20:.1f} MB); ingested datasets:")
+    for name in report.datasets:
+        output.say(f"  {name}")
+    if not report.datasets:
+        output.say("  none")
+
+
+def _checks() -> list[CheckedThing]:
+    from sites.home import home
+
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    checks = [
+        CheckedThing(name="Python", ok=(3, 11) <= sys.version_info[:2] < (3, 14), found=version, remedy="use 3.11 to 3.13")
+    ]
+    for name in ("torch", "flwr", "ray", "polars", "numpy", "es-aces", "meds", "opacus"):
+        try:
+            checks.append(CheckedThing(name=name, ok=True, found=metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            checks.append(CheckedThing(name=name, ok=False, found="missing", remedy="pip install fedward"))
+    try:
+        checks.append(CheckedThing(name="trees (optional)", ok=True, found=metadata.version("xgboost-cpu")))
+    except metadata.PackageNotFoundError:
+        checks.append(
+            CheckedThing(name="trees (optional)", ok=True, found="missing", remedy="pip install 'fedward[trees]'")
+        )
+    place = home()
+    mode = place.stat().st_mode & 0o777
+    checks.append(
+        CheckedThing(name="FEDWARD_HOME", ok=mode == 0o700, found=f"{place} (mode {mode:o})", remedy=f"chmod 700 {place}")
+    )
+    free = shutil.disk_usage(place).free
+    checks.append(
+        CheckedThing(name="free disk", ok=free > 2**31, found=f"{free / 2**30:.1f} GB", remedy="free 2 GB or move FEDWARD_HOME")
+    )
+    checks.append(CheckedThing(name="cores", ok=True, found=str(len(os.sched_getaffinity(0)))))
+    return checks
+
+
+def doctor(json_: Json = False) -> int:
+    """Check that this machine can run FedWard."""
+    checks = _checks()
+    report = Doctor(ok=all(check.ok for check in checks), checks=tuple(checks))
+    if json_:
+        output.print_json(report)
+    else:
+        rows = [(c.name, "ok" if c.ok else "NOT OK", c.found, "" if c.ok else c.remedy) for c in checks]
+        output.print_table("bench doctor", ["what", "", "found", "what to do"], rows)
+    return 0 if report.ok else 2
+
+
+def schema(name: Annotated[str, typer.Argument(help="A report's name; none lists them.")] = "") -> None:
+    """Print the JSON Schema of what a command prints with --json, or of a result record."""
+    import bench.commands.cohort
+    import bench.commands.grid
+    import bench.commands.site  # noqa: F401  (the subclasses of Report register by being defined)
+    from leaderboard.record import Record
+
+    models = {model.__name__: model for model in output.Report.__subclasses__()} | {"Record": Record}
+    if not name:
+        output.say(" ".join(sorted(models)))
+    elif name not in models:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(sorted(models))}")
+    else:
+        sys.stdout.write(json.dumps(models[name].model_json_schema(), indent=2) + "\n")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    app.command("list")(list_things)
+    app.command("show")(show)
+    app.command("status")(status)
+    app.command("doctor")(doctor)
+    app.command("schema")(schema)

@@ -1,0 +1,96 @@
+"""Running the pending cells of a plan: features first, each once, then the cells side by side, each record as it ends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.cell import Piece, run_cell
+from bench.grid import run_grid
+from bench.plan import ORACLE, CacheMode, Cell, Rerun, is_pending
+from bench.progress import Watch
+from bench.provenance import now, provenance
+from leaderboard.measured import Cost
+from leaderboard.record import Failure, Record, seal
+from leaderboard.store import Store
+from sites.site import Site
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A cell with its record; `cached` if it was there before."""
+
+    cell: Cell
+    record: Record
+    cached: bool
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    sites: Sequence[Site],
+    *,
+    out: Path,
+    jobs: int,
+    address: str | None,
+    cache_mode: CacheMode,
+    rerun: Rerun | None,
+    command: str,
+    quiet: bool,
+) -> list[Finished]:
+    """Run what is pending, write each record as its cell ends, and return all cells that have one, in plan order."""
+    store = Store(out)
+    found = {cell.cell_id: Finished(cell, cell.record, True) for cell in cells if cell.record is not None}
+    pending = [cell for cell in cells if is_pending(cell, cache_mode, rerun)] if cache_mode != "only" else []
+    if pending:
+        reuse = cache_mode != "ignore" and rerun != "all"
+        pieces = [Piece(cell.spec, tuple(sites), cell.code_fingerprint, command, reuse) for cell in pending]
+        with Watch([cell.name for cell in pending], total_cells=len(cells), quiet=quiet) as watch:
+            _prepare(pieces, jobs, address, watch)
+            outcomes = run_grid(run_cell, pieces, jobs=jobs, address=address, on_report=watch.report)
+            for outcome in outcomes:
+                piece = pieces[outcome.index]
+                record = outcome.result or _died(piece, outcome.error or "", outcome.trace)
+                store.write(record)
+                cell = pending[outcome.index]
+                found[cell.cell_id] = Finished(cell, record, False)
+                watch.finished(outcome.index, record)
+    return [found[cell.cell_id] for cell in cells if cell.cell_id in found]
+
+
+def _prepare(pieces: Sequence[Piece], jobs: int, address: str | None, watch: Watch) -> None:
+    """Make each site's samples once, before several cells want them at the same time."""
+    from fedcore.models import model as models
+
+    wanted = {}
+    for piece in pieces:
+        representation = "tabular" if piece.spec.model.name == ORACLE else models.load(piece.spec.model.name).representation
+        for number in range(len(piece.sites)):
+            wanted[piece.sites[number].name, piece.spec.task.name, representation] = (piece, number, representation)
+    outcomes = run_grid(prepare_site, list(wanted.values()), jobs=jobs, address=address)
+    for done, _ in enumerate(outcomes, start=1):
+        watch.preparing(done, len(wanted))
+
+
+def prepare_site(what: tuple[Piece, int, str], report: Any) -> None:
+    """Extract one site's samples for one task and representation, so that the cells find them on disk."""
+    from fedcore.cohort import CannotServe, load_task
+    from fedcore.prepare import prepare
+    from sites.home import home
+
+    piece, number, representation = what
+    try:
+        prepare(piece.sites[number], load_task(piece.spec.task.name), representation, piece.spec.split_seed, home())
+    except CannotServe:
+        return
+
+
+def _died(piece: Piece, error: str, trace: str | None) -> Record:
+    """The record of a cell whose worker did not live to write one."""
+    return seal(
+        spec=piece.spec,
+        status="failed",
+        code_fingerprint=piece.code_fingerprint,
+        provenance=provenance(now(), piece.command, trace),
+        cost=Cost(wall_s=0.0),
+        error=Failure(kind="WorkerDied", message=error or "the worker process ended without a word"),
+    )

@@ -1,0 +1,226 @@
+"""The half of a cell that makes predictions: sites to samples, samples to a federation, its predictions kept at home.
+
+What was trained has a key of its own (the spec without its evaluation, and the code that trains), so that a new
+evaluator retrains nothing. Predictions are patient data: they lie under FEDWARD_HOME and never in `results/`.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from bench.plan import training_code
+from fedcore.cohort import CannotServe, load_task
+from fedcore.federation import FederationRequest, FederationResult, run_federation
+from fedcore.models import model as models
+from fedcore.prepare import Prepared, prepare
+from fedcore.samples import SiteSamples
+from fedcore.server import RoundReport
+from leaderboard.measured import (
+    AttritionStep,
+    Data,
+    Release,
+    Round,
+    SiteData,
+    SkippedSite,
+    Training,
+    Trial,
+    least_real,
+)
+from leaderboard.record import Spec, training_id
+from sites.errors import InputError
+from sites.home import home
+from sites.site import Site
+
+OnRound = Callable[[RoundReport], None]
+
+
+class Trained(BaseModel):
+    """What training came to, beside the predictions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Data
+    training: Training
+    releases: tuple[Release, ...]
+    bytes_up: int
+    bytes_down: int
+    round_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A trained cell: what is known of it, and where its predictions lie."""
+
+    trained: Trained
+    predictions: Path
+
+
+def prepared_sites(
+    spec: Spec, sites: Sequence[Site], representation: str
+) -> tuple[list[Prepared], tuple[SkippedSite, ...]]:
+    """Every site's samples, and the sites that cannot serve the task, each with the reason.
+
+    Raises:
+        InputError: no training site can serve the task.
+    """
+    task = load_task(spec.task.name)
+    served, skipped = [], []
+    for site in sites:
+        try:
+            served.append(prepare(site, task, representation, spec.split_seed, home()))
+        except CannotServe as reason:
+            skipped.append(SkippedSite(name=site.name, reason=str(reason)))
+    if all(one.samples.external for one in served):
+        reasons = "; ".join(site.reason for site in skipped)
+        raise InputError(f"no site can train for {spec.task.name}: {reasons}")
+    return served, tuple(skipped)
+
+
+def described(served: Sequence[Prepared], sites: Sequence[Site], skipped: tuple[SkippedSite, ...]) -> Data:
+    """The data block of a record: counts, attrition and hashes of each site's cohort."""
+    kinds = {site.name: site.dataset.manifest.data_kind for site in sites}
+    described = tuple(
+        SiteData(
+            name=one.samples.site,
+            role="external" if one.samples.external else "train",
+            data_kind=kinds[one.samples.site],
+            n_subjects=len(np.unique(one.samples.subject_id)),
+            n_patients=len(np.unique(one.samples.patient_id)),
+            n_samples=len(one.samples),
+            n_pos=int(one.samples.label.sum()),
+            cohort_sha256=one.cohort_sha256,
+            splits_sha256=one.splits_sha256,
+            attrition=tuple(
+                AttritionStep(step=a.step, samples=a.samples, patients=a.patients, positives=a.positives)
+                for a in one.cohort.attrition
+            ),
+        )
+        for one in served
+    )
+    partition = hashlib.sha256()
+    for one in sorted(served, key=lambda one: one.samples.site):
+        partition.update(one.samples.site.encode() + b"\0" + np.unique(one.samples.patient_id).astype("<i8").tobytes())
+    return Data(
+        data_kind=least_real([site.data_kind for site in described]),
+        sites=described,
+        skipped=skipped,
+        partition_sha256=partition.hexdigest(),
+    )
+
+
+def trained_folder(spec: Spec, code_fingerprint: str) -> Path:
+    """Where what was trained for a spec by some code lies or will lie."""
+    key = hashlib.sha256(f"{training_id(spec)} {code_fingerprint}".encode()).hexdigest()
+    return home() / "trained" / key[:2] / key
+
+
+def predict(spec: Spec, sites: Sequence[Site], on_round: OnRound, *, reuse: bool) -> Predicted:
+    """Train what the spec asks for, or find it trained already.
+
+    Args:
+        spec: the cell.
+        sites: its sites, in any order.
+        on_round: hears of each round.
+        reuse: whether predictions that were kept may serve.
+
+    Raises:
+        InputError: no training site can serve the task.
+    """
+    chosen = models.load(spec.model.name)
+    folder = trained_folder(spec, training_code(spec.model.name, spec.strategy.name, chosen.representation))
+    if reuse and (folder / "trained.json").is_file():
+        trained = Trained.model_validate_json((folder / "trained.json").read_bytes())
+        return Predicted(trained, folder / "predictions.parquet")
+    served, skipped = prepared_sites(spec, sites, chosen.representation)
+    result = run_federation([one.samples for one in served], _request(spec), on_round=on_round)
+    trained = Trained(
+        data=described(served, sites, skipped),
+        training=_training(result),
+        releases=_releases(spec, served),
+        bytes_up=result.bytes_up,
+        bytes_down=result.bytes_down,
+        round_s=tuple(report.seconds for report in result.rounds),
+    )
+    keep(folder, trained, [one.samples for one in served], result.predictions)
+    return Predicted(trained, folder / "predictions.parquet")
+
+
+def _request(spec: Spec) -> FederationRequest:
+    return FederationRequest(
+        model=spec.model.name,
+        strategy=spec.strategy.name,
+        rounds=spec.federation.rounds,
+        config=dict(spec.model.config),
+        seed=spec.seed,
+    )
+
+
+def _training(result: FederationResult) -> Training:
+    return Training(
+        chosen=dict(result.settings),
+        selection=result.selection,
+        trials=tuple(_trial(trial) for trial in result.trials),
+        rounds=tuple(
+            Round(round=r.round, train_loss=r.train_loss, tuning_loss=r.tuning_loss) for r in result.rounds
+        ),
+    )
+
+
+def _trial(trial: Mapping[str, Any]) -> Trial:
+    site = {"site": trial["site"]} if "site" in trial else {}
+    loss = trial["tuning_loss"]
+    note = trial["error"] or (None if loss is not None else "too few tuning patients to tell")
+    return Trial(
+        settings={**site, **trial["setting"]}, tuning_loss=loss, best_round=trial["best_round"], note=note
+    )
+
+
+def _releases(spec: Spec, served: Sequence[Prepared]) -> tuple[Release, ...]:
+    """What left the sites. Without a privacy mechanism all of it is without noise, and the record says so."""
+    if spec.strategy.name != "fedavg":
+        return ()
+    reason = "no privacy mechanism was asked for in this cell"
+    return tuple(
+        Release(what=what, where=one.samples.site, public=reason)
+        for one in served
+        if not one.samples.external
+        for what in ("sample counts", "feature statistics", "model updates", "training and tuning losses")
+    )
+
+
+def keep(
+    folder: Path, trained: Trained, samples: Sequence[SiteSamples], predictions: Mapping[str, np.ndarray]
+) -> None:
+    """Write predictions (MEDS-evaluation's columns) and what is known of the training, all or nothing."""
+    frames = [
+        pl.DataFrame(
+            {
+                "site_id": [one.site] * len(one),
+                "external": [one.external] * len(one),
+                "subject_id": one.subject_id,
+                "patient_id": one.patient_id,
+                "prediction_time": one.prediction_time,
+                "split": one.split.tolist(),
+                "boolean_value": one.label,
+                "predicted_boolean_probability": predictions[one.site],
+            }
+        )
+        for one in sorted(samples, key=lambda one: one.site)
+        if one.site in predictions
+    ]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        whole = Path(work) / "whole"
+        whole.mkdir()
+        pl.concat(frames).write_parquet(whole / "predictions.parquet")
+        (whole / "trained.json").write_text(trained.model_dump_json(), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        whole.rename(folder)
