@@ -77,8 +77,8 @@ def _when(panel: Panel, hours: Hours, population: Population, rng: np.random.Gen
         jitter = rng.integers(0, 20, len(rows))
         jitter[rng.random(len(rows)) < 0.6] = 0  # most are charted on the hour, 24:00 included
     else:
-        rate = habit / (hospital.labs_every_hours * panel.every)
-        rate = rate * np.where(hours.in_icu, 1 + panel.eager * np.maximum(hours.z, 0), 0.2)
+        usual = habit / (hospital.labs_every_hours * panel.every)
+        rate = usual * np.where(hours.in_icu, 1 + panel.eager * np.maximum(hours.z, 0), 0.2)
         rate = np.where(hours.in_icu & (hours.since == 0), np.minimum(0.9, 0.9 * habit / np.sqrt(panel.every)), rate)
         rate = np.where(hours.in_icu & (hours.since > _SPARSE_AFTER_HOURS), rate * 0.4, rate)
         rows = np.flatnonzero(rng.random(len(hours.tick)) < rate)
@@ -111,7 +111,7 @@ def _values(
         value = np.exp(value)
     if variable.name == "gcs_verbal":
         value = np.where(hours.ventilated[rows], 1.0, value)  # intubated: no verbal response
-    return np.round(np.clip(value, variable.low, variable.high), variable.decimals)
+    return np.asarray(np.round(np.clip(value, variable.low, variable.high), variable.decimals), dtype=np.float64)
 
 
 def readings(population: Population, hours: Hours | None = None) -> pl.DataFrame:

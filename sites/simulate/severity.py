@@ -59,7 +59,7 @@ _HOME_FROM_ICU = 0.12  # part of the ICU discharges that leave the hospital
 
 def level_of(severity: Floats) -> npt.NDArray[np.int8]:
     """The level nearest to each severity, clipped to the ends of the scale."""
-    return np.clip(np.rint((severity - SEVERITY[0]) / STEP), 0, LEVELS - 1).astype(np.int8)
+    return np.asarray(np.clip(np.rint((severity - SEVERITY[0]) / STEP), 0, LEVELS - 1), dtype=np.int8)
 
 
 def _logistic(x: Floats) -> Floats:

@@ -181,7 +181,8 @@ def _ids(populations: Sequence[Population]) -> list[_Ids]:
     person = np.array(
         [f"{2 + i % 30:03d}-{i}" for i in draw_ids(rng, 1000, 400_000, sum(len(p.patients) for p in populations))]
     )
-    found, at = [], np.zeros(3, int)
+    found: list[_Ids] = []
+    at = np.zeros(3, int)
     for i, p in enumerate(populations):
         end = at + np.array([len(p.stays), len(p.admissions), len(p.patients)])
         own = person[at[2] : end[2]].copy()

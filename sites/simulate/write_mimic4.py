@@ -143,7 +143,7 @@ def _patients(w: _Writer) -> None:
         anchor_year_group=pl.lit(hospital.year_group),
         dod=pl.col("deathtime").dt.date(),
     )
-    write = pl.concat([frame, gone.cast(dict(frame.schema))]) if len(gone) else frame
+    write = pl.concat([frame, gone.cast(frame.schema)]) if len(gone) else frame
     w.write("hosp/patients", write.sort("subject_id"))
 
 
