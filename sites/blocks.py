@@ -7,7 +7,7 @@ quotation marks before it. A gzip file is decompressed by a second thread while 
 import queue
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +115,10 @@ def _pieces(path: Path) -> Iterator[tuple[bytes, int]]:
                     yield inflate.decompress(piece), read
                 except zlib.error as error:
                     raise InputError(
-                        f"{path}: the gzip stream is damaged near byte {read} ({error}); copy or download the file again"
+                        f"{path}: the gzip stream is damaged near byte {read} ({error}); "
+                        "copy or download the file again"
                     ) from None
-                piece, fresh = inflate.unused_data, inflate.eof  # noqa: PLW2901
+                piece, fresh = inflate.unused_data, inflate.eof
                 if fresh:
                     inflate = zlib.decompressobj(wbits=31)
         if not fresh:
@@ -127,7 +128,7 @@ def _pieces(path: Path) -> Iterator[tuple[bytes, int]]:
             )
 
 
-def _ahead(source: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+def _ahead(source: Iterator[tuple[bytes, int]]) -> Generator[tuple[bytes, int]]:
     """Run `source` in a thread, some pieces ahead of the consumer (zlib and file reads release the interpreter)."""
     pieces: queue.Queue[tuple[bytes, int] | BaseException | None] = queue.Queue(maxsize=16)
     stop = threading.Event()

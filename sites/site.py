@@ -16,10 +16,16 @@ import polars as pl
 
 from sites.dataset import Dataset, Manifest
 from sites.errors import InputError
+from sites.exports.export import BIDMC
 from sites.home import home as default_home
 from sites.ingest import Progress, ingest
+from sites.origins import forget_datasets
 from sites.spec import SiteSpec as SiteSpec
 from sites.splits import dirichlet_parts
+
+CAREVUE = f"{BIDMC}-carevue"
+"""The source of `mimic3,carevue`: patients of MIMIC-III all of whose ICU stays are CareVue, which ended in 2008."""
+MIMIC4 = "mimic4"
 
 UNKNOWN = "unknown"
 """The name of the site of those whose group is null."""
@@ -112,39 +118,24 @@ def _parts(first: Manifest, second: Manifest) -> bool:
 def _compare(
     first_spec: SiteSpec, first: Manifest, second_spec: SiteSpec, second: Manifest, warn: Callable[[str], None]
 ) -> None:
-    """Raise if two datasets may hold the same patients.
-
-    A source `x/y` is a subset of source x that its export module declares to be nearly disjoint from the rest of x
-    (`bidmc/carevue`: patients of MIMIC-III whose ICU stays are all CareVue, before MIMIC-IV begins).
-    """
+    """Raise if two datasets may hold the same patients."""
     what = f"{first_spec.name} ({first_spec.what}) and {second_spec.name} ({second_spec.what})"
     if first.source_sha256 == second.source_sha256 or first.content_sha256 == second.content_sha256:
         raise InputError(f"the sites {what} are the same data; leave one of them out, or divide one with by=")
-    if first.source == second.source and not _parts(first, second):
+    if {first.source, second.source} == {BIDMC, CAREVUE} and MIMIC4 in (first.kind, second.kind):
+        warn(
+            f"the sites {what} are one hospital in different years (CareVue 2001-2008, MIMIC-IV from 2008): "
+            "a few patients may stand in both"
+        )
+        return
+    one_hospital = {first.source, second.source} <= {BIDMC, CAREVUE}
+    if (first.source == second.source and not _parts(first, second)) or (
+        one_hospital and first.source != second.source
+    ):
         raise InputError(
             f"the sites {what} come from one patient source ({first.source}): the same patients may train at one and "
             "be held out at the other; leave one of them out"
         )
-    if first.source != second.source and first.source.partition("/")[0] == second.source.partition("/")[0]:
-        if _nested(first, second):
-            warn(
-                f"the sites {what} come from one hospital ({first.source} and {second.source}): "
-                "some patients may stand in both"
-            )
-            return
-        raise InputError(
-            f"the sites {what} come from one hospital ({first.source} and {second.source}) and may share patients; "
-            "leave one of them out"
-        )
-
-
-def _nested(first: Manifest, second: Manifest) -> bool:
-    """Whether the declared exception holds: MIMIC-III's CareVue patients beside MIMIC-IV (in whatever format)."""
-    return {"/" in first.source, "/" in second.source} == {True, False} and not {first.kind, second.kind} & _NO_CAREVUE
-
-
-_NO_CAREVUE = {"physionet2012"}
-"""MIMIC-II is from CareVue's years: those patients overlap with MIMIC-III's CareVue patients, not residually."""
 
 
 def _divide(spec: SiteSpec, dataset: Dataset, external: bool) -> Iterator[Site]:
@@ -255,8 +246,6 @@ def forget(name: str, home: Path | None = None) -> list[Path]:
     Raises:
         InputError: No site of that name is registered.
     """
-    from sites.ingest import forget_datasets
-
     home = home or default_home()
     known = registered(home)
     if name not in known:

@@ -94,7 +94,11 @@ class SiteSpec:
                 known = list(export.groups)
                 raise InputError(
                     f"found by={value} for the site {self.name}, expected "
-                    + (f"one of {', '.join(known)}; choose one of these" if known else "no by=: this kind has no groups")
+                    + (
+                        f"one of {', '.join(known)}; choose one of these"
+                        if known
+                        else "no by=: this kind has no groups"
+                    )
                 )
 
     def reading_options(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from sites import typed
-from sites.blocks import Block, blocks
+from sites.blocks import BLOCK_BYTES, Block, blocks
 from sites.errors import InputError
 from sites.exports.export import Export, Table
 from sites.exports.registry import kinds, load
@@ -150,8 +150,8 @@ class Reader:
         frame = pl.concat(batches) if batches else pl.DataFrame(schema=dict(table.columns))
         if table.required and frame.is_empty():
             raise InputError(f"{self.find(name) or self.path}: the table {name} holds no rows; expected at least one")
-        if table.keys and frame.select(table.keys).is_duplicated().any():
-            self._raise_duplicate(table, frame)
+        if table.keys:
+            self._check_keys(table, frame)
         return frame
 
     def batches(self, name: str) -> Iterator[pl.DataFrame]:
@@ -166,14 +166,22 @@ class Reader:
         else:
             yield from self._rows(table)
 
-    def _raise_duplicate(self, table: Table, frame: pl.DataFrame) -> None:
+    def _check_keys(self, table: Table, frame: pl.DataFrame) -> None:
+        for key in table.keys:
+            if frame[key].null_count():
+                raise InputError(
+                    f"{self.find(table.name) or self.path}, data row {(frame[key].is_null().arg_max() or 0) + 1}, "
+                    f"column {key}: found an empty field, expected a value; correct or remove the row"
+                )
+        if not frame.select(table.keys).is_duplicated().any():
+            return
         keys = frame.select(table.keys).with_row_index("row")
         twice = keys.filter(pl.struct(table.keys).is_duplicated())
         values = twice.row(0, named=True)
         rows = twice.filter(pl.all_horizontal(pl.col(k).eq_missing(pl.lit(values[k])) for k in table.keys))["row"]
         what = ", ".join(f"{key} {values[key]}" for key in table.keys)
         raise InputError(
-            f"{self.find(table.name)}, data rows {rows[0] + 1} and {rows[1] + 1}: found {what} twice, expected one row "
+            f"{self.find(table.name) or self.path}, data rows {rows[0] + 1} and {rows[1] + 1}: found {what} twice, expected one row "
             f"for each {', '.join(table.keys)}; remove the duplicate"
         )
 
@@ -195,7 +203,7 @@ class Reader:
         if path.name.lower().endswith(".parquet"):
             _parquet_layout(table, path)
         else:
-            next(_csv_blocks(table, path))
+            next(_csv_blocks(table, path, block_bytes=1 << 16))
 
 
 def looks_like(path: Path, kind: str) -> bool:
@@ -233,10 +241,12 @@ def _complete(frame: pl.DataFrame, table: Table, absent: list[str]) -> pl.DataFr
     return frame.select(list(table.columns))
 
 
-def _csv_blocks(table: Table, path: Path) -> Iterator[tuple[typed.Layout, Block | None]]:
+def _csv_blocks(
+    table: Table, path: Path, block_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[typed.Layout, Block | None]]:
     """Yield the layout (with no block), then each block of records behind the header."""
     layout: typed.Layout | None = None
-    for block in blocks(path):
+    for block in blocks(path, block_bytes):
         if layout is not None:
             yield layout, block
             continue

@@ -21,7 +21,7 @@ CULTURE_TURNAROUND = pl.duration(hours=72)
 """The stated rule for a culture without any time of storing: known three days after the specimen was taken."""
 
 GIVEN = ("Administered", "Started", "Restarted", "Applied", "Confirmed", "Administered in Other Location")
-"""`emar.event_txt` that say that the drug reached the patient; "Delayed Administered" and the like begin with Delayed."""
+"""`emar.event_txt` that say that the drug reached the patient, also behind "Delayed "."""
 
 _ID = pl.Int64
 _TEXT = pl.String
@@ -343,9 +343,7 @@ EVENTS = (
     Events("people", code("RACE", "race"), pl.lit(None), static=True, prepare=_each("race"), name="race"),
     Events("people", pl.lit("MEDS_BIRTH"), pl.col("birth"), name="birth"),
     Events("hospital_stays", pl.lit("ED_REGISTRATION"), pl.col("edregtime"), prepare=_each("edregtime")),
-    Events(
-        "hospital_stays", code("HOSPITAL_ADMISSION", "admission_type", "admission_location"), pl.col("admittime")
-    ),
+    Events("hospital_stays", code("HOSPITAL_ADMISSION", "admission_type", "admission_location"), pl.col("admittime")),
     Events("hospital_stays", pl.lit("AGE"), pl.col("admittime"), numeric=pl.col("age"), prepare=_each("age")),
     Events("hospital_stays", code("INSURANCE", "insurance"), pl.col("admittime"), prepare=_each("insurance")),
     Events("hospital_stays", code("LANGUAGE", "language"), pl.col("admittime"), prepare=_each("language")),

@@ -147,7 +147,8 @@ def _after_death(tables: Tables, stays: pl.DataFrame, deaths: pl.DataFrame) -> p
     late = marked.filter("late").height
     if late:
         tables.warn(
-            f"admissions: {late} hospital stays go on after the patient's death (organ donors); their outcome is unknown"
+            f"admissions: {late} hospital stays go on after the patient's death (organ donors); "
+            "their outcome is unknown"
         )
     return marked.with_columns(
         outcome_unknown=pl.col("outcome_unknown") | pl.col("late"),

@@ -16,7 +16,10 @@ from pathlib import Path
 from sites.errors import InputError
 
 _CHUNK = 1 << 22
-_CORE = ("sites.ingest", "sites.shards", "sites.tables", "sites.typed", "sites.blocks", "sites.splits")
+_CORE = tuple(
+    f"sites.{name}"
+    for name in ("ingest", "source", "events", "shards", "metadata", "tables", "typed", "blocks", "splits")
+)
 
 
 def file_hashes(
@@ -49,7 +52,9 @@ def file_hashes(
                     if progress is not None:
                         progress(done / total)
         except OSError as error:
-            raise InputError(f"{files[name]}: the file cannot be read ({error.strerror}); see its permissions") from None
+            raise InputError(
+                f"{files[name]}: the file cannot be read ({error.strerror}); see its permissions"
+            ) from None
         fresh[keys[name]] = digest.hexdigest()
     if fresh:
         known = _load(store) | fresh  # another process may have added some meanwhile

@@ -1,0 +1,68 @@
+"""Which export each dataset was made from, so that a user who forgets a site leaves nothing of it behind.
+
+A dataset is named after its content. `origins.json` beside it says from which kinds, paths and options it was made: an
+export that has moved, changed or gone since can still be forgotten.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sites.source import Source
+from sites.spec import SiteSpec
+
+_NAME = "origins.json"
+
+
+def _origin(spec: SiteSpec) -> dict[str, Any]:
+    return {"kind": spec.kind, "path": str(spec.path.resolve()), "options": spec.reading_options()}
+
+
+def _origins(dataset: Path) -> list[dict[str, Any]]:
+    try:
+        told: list[dict[str, Any]] = json.loads((dataset / _NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return told
+
+
+def _write(dataset: Path, origins: list[dict[str, Any]]) -> None:
+    temporary = dataset / f"origins.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(origins, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(dataset / _NAME)
+
+
+def remember(source: Source, home: Path) -> None:
+    """Note that a dataset was made, or could have been made, from this export."""
+    dataset = source.target(home)
+    origins = _origins(dataset)
+    if (origin := _origin(source.spec)) not in origins:
+        _write(dataset, [*origins, origin])
+
+
+def forget_datasets(spec: SiteSpec, home: Path) -> list[Path]:
+    """Delete every dataset of an export, whatever the export held then; one that another path shares stays.
+
+    Returns:
+        The deleted folders.
+    """
+    gone = []
+    for dataset in sorted((home / "datasets").glob("[!.]*")):
+        origins = _origins(dataset)
+        if _origin(spec) not in origins:
+            continue
+        left = [origin for origin in origins if origin != _origin(spec)]
+        if left:
+            _write(dataset, left)
+            continue
+        shutil.rmtree(dataset)
+        for rest in (f".{dataset.name}.partial", f".{dataset.name}.lock"):
+            path = dataset.with_name(rest)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        gone.append(dataset)
+    return gone
