@@ -192,4 +192,4 @@ def _converted(content: RecordDict, types: Mapping[str, np.dtype[np.generic]]) -
 
 
 def _as_type(value: np.ndarray, dtype: np.dtype[np.generic]) -> np.ndarray:
-    return np.rint(value).astype(dtype) if dtype.kind in "iu" else value.astype(dtype, copy=False)
+    return np.asarray(np.rint(value) if dtype.kind in "iu" else value).astype(dtype, copy=False)

@@ -96,8 +96,9 @@ class InlineGrid(Grid):
         except (TrainingError, ReleaseError) as error:
             reason = str(error)  # written to be read outside
         except Exception as error:  # whatever a site's code raises must become a reply
-            log.exception("site of node %s failed in '%s'", node, message.metadata.message_type)
-            reason = f"{type(error).__name__} in '{message.metadata.message_type}'; the site's log has the details"
+            action = message.metadata.message_type
+            log.debug("node %s failed in '%s'", node, action, exc_info=True)  # stays at the site: it may show values
+            reason = f"{type(error).__name__} in '{action}'; the site's log has the details at level DEBUG"
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 

@@ -20,7 +20,7 @@ def parcel(content: RecordDict) -> Parcel:
 
 def record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Named arrays as Flower carries them; names and types are kept."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
 
 
 def payload_bytes(content: RecordDict) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.learner import Arrays, Encoded, Fit, Setting, TrainingError
+from fedcore.learner import Arrays, Encoded, Fit, Setting, TrainingError, log_loss
 
 
 class BoostingLearner:
@@ -40,6 +40,7 @@ class BoostingLearner:
         parameters = {
             "objective": "binary:logistic",
             "tree_method": "hist",
+            "max_bin": 64,
             "nthread": 1,
             "seed": seed % 2**31,
             "eta": setting["step_size"],
@@ -52,18 +53,9 @@ class BoostingLearner:
         before = self._booster(arrays)
         if before is None:  # the smoothed prevalence: finite where all labels are of one class
             parameters["base_score"] = (float(label.sum()) + 1) / (len(label) + 2)
-        losses: dict[str, dict[str, list[float]]] = {}
-        booster = self._xgboost.train(
-            parameters,
-            data,
-            num_boost_round=int(setting["trees"]),
-            xgb_model=before,
-            evals=[(data, "train")],
-            evals_result=losses,
-            verbose_eval=False,
-        )
+        booster = self._xgboost.train(parameters, data, num_boost_round=int(setting["trees"]), xgb_model=before)
         raw = np.frombuffer(bytes(booster.save_raw(raw_format="ubj")), dtype=np.uint8)
-        return Fit({"booster": raw}, losses["train"]["logloss"][-1])
+        return Fit({"booster": raw}, float(log_loss(label, booster.predict(data)).mean()))
 
     def predict(self, arrays: Arrays, encoded: Encoded) -> np.ndarray:
         """Probabilities; one half everywhere before the first tree."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fedcore.learner import Arrays, Encoded, Fit, Setting, TrainingError
+from fedcore.learners.adam import Adam
 
 PREDICTION_BATCH = 1024
 
@@ -46,19 +47,20 @@ class MinibatchLearner:
         n, batch_size = len(target), int(self._setting["batch_size"])
         with _seeded(seed):
             network = self._network(arrays).train()
-            optimizer = self._optimizer(network)
+            adam = Adam(
+                network.named_parameters(), step_size=float(self._setting["step_size"]), l2=float(self._setting["l2"])
+            )
             if memory:
-                _restore_moments(optimizer, memory)
+                adam.restore(memory)
             order = torch.Generator().manual_seed(seed)
             total = torch.zeros((), dtype=torch.float64)
             for _ in range(int(self._setting["epochs"])):
                 total.zero_()
                 for index in torch.randperm(n, generator=order).split(batch_size):  # type: ignore[no-untyped-call]
-                    logits = network(**{name: value[index] for name, value in inputs.items()})
+                    logits = network(**{name: value.index_select(0, index) for name, value in inputs.items()})
                     loss = nn.functional.binary_cross_entropy_with_logits(logits, target[index])
-                    optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
+                    adam.step()
                     total += loss.detach() * len(index)
         mean = float(total) / n
         trained = _arrays(network)
@@ -67,7 +69,7 @@ class MinibatchLearner:
                 f"the training loss is not a number with step_size {self._setting['step_size']}; expected a finite "
                 "loss; choose a smaller step_size"
             )
-        return Fit(trained, mean, _moments(optimizer) if self._keeps_moments else {})
+        return Fit(trained, mean, adam.moments() if self._keeps_moments else {})
 
     def predict(self, arrays: Arrays, encoded: Encoded) -> np.ndarray:
         """Probabilities, the logistic function taken in float64."""
@@ -90,39 +92,16 @@ class MinibatchLearner:
         network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()})
         return network
 
-    def _optimizer(self, network: nn.Module) -> torch.optim.Adam:
-        weights = [p for p in network.parameters() if p.ndim > 1]
-        biases = [p for p in network.parameters() if p.ndim <= 1]
-        return torch.optim.Adam(
-            [{"params": weights, "weight_decay": float(self._setting["l2"])}, {"params": biases, "weight_decay": 0.0}],
-            lr=float(self._setting["step_size"]),
-            fused=True,
-        )
-
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Torch's global generator, which dropout and initialisation draw from, seeded inside and as it was outside."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed would also queue seeds for a GPU that is not there
         yield
 
 
 def _arrays(network: nn.Module) -> dict[str, np.ndarray]:
     return {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
-
-
-def _moments(optimizer: torch.optim.Adam) -> dict[str, np.ndarray]:
-    return {
-        f"{number}.{name}": value.numpy().copy()
-        for number, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-
-
-def _restore_moments(optimizer: torch.optim.Adam, memory: Arrays) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in memory.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = torch.from_numpy(np.array(value))
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,8 +1,8 @@
 """A gated recurrent unit over hourly measurements, told what was measured and how long ago.
 
-Each hour's input is the value, whether it was measured, and how fresh it is; the last state gives the logit. It is the
-"GRU-simple" of Che et al., Recurrent Neural Networks for Multivariate Time Series with Missing Values, 2018, with the
-time since a variable was last seen taken as freshness 1/(1 + hours), which is bounded.
+Each hour's input is the value, whether it was measured, and the time since it last was; the last state gives the
+logit. It is the "GRU-simple" of Che et al., Recurrent Neural Networks for Multivariate Time Series with Missing
+Values, 2018.
 """
 
 from fedcore.learner import Learner, Setting
@@ -25,8 +25,8 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool) -> Learner:
             self.output = nn.Linear(HIDDEN, 1)
 
         def forward(self, x: Tensor, mask: Tensor, delta: Tensor) -> Tensor:
-            """Logits [n] of x, mask and delta (hours), each float32 [n, hours, d]."""
-            _, last = self.recurrent(torch.cat([x, mask, 1 / (1 + delta)], dim=2))
+            """Logits [n] of x, mask and delta, each float32 [n, hours, d] as `series` encodes them."""
+            _, last = self.recurrent(torch.cat([x, mask, delta], dim=2))
             logits: Tensor = self.output(self.dropout(last[0]))
             return logits[:, 0]
 

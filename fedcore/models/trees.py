@@ -14,7 +14,7 @@ def _setting(depth: int) -> Setting:
     return {
         "step_size": 0.05,
         "depth": depth,
-        "trees": 20,
+        "trees": 50,
         "min_child_weight": 5.0,
         "subsample": 0.7,
         "colsample": 0.3,
@@ -29,9 +29,9 @@ MODEL = ModelSpec(
     alone=Recipe(
         learner=_alone,
         settings=(_setting(3), _setting(5)),
-        rounds=30,
-        patience=4,
+        rounds=12,
+        patience=2,
         untuned=_setting(3),
-        untuned_rounds=5,
+        untuned_rounds=2,
     ),
 )

@@ -1,0 +1,146 @@
+"""The hospital's wall: every action is put to a tiny site, and all that left it is looked at."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedcore.client import client_app, wall
+from fedcore.engines import inline
+from fedcore.engines.grid import FederationError, SiteGrid
+from fedcore.engines.inline import InlineGrid
+from fedcore.federation import FederationRequest, run_federation
+from fedcore.samples import SiteSamples
+from privacy.releases.messages import SCHEMAS
+
+TINY = 37
+"""Samples of the tiny site: a length no model, grid or text of it has."""
+
+
+class Tap(InlineGrid):
+    """Keeps what every site sent, as it left."""
+
+    left: list[tuple[str, RecordDict]]
+
+    def _delivered(self, message: Message) -> Message:
+        reply = super()._delivered(message)
+        assert not reply.has_error(), reply.error.reason
+        type(self).left.append((reply.metadata.message_type, reply.content))
+        return reply
+
+
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, RecordDict]]:
+    """What left the sites, in order."""
+    Tap.left = []
+    monkeypatch.setattr(inline, "InlineGrid", Tap)
+    return Tap.left
+
+
+@pytest.fixture
+def tiny(make_hospital: Any) -> SiteSamples:
+    samples: SiteSamples = make_hospital("tiny", n=TINY, d=5)
+    return samples
+
+
+def _values(content: RecordDict) -> Iterator[np.ndarray]:
+    for record in content.array_records.values():
+        yield from (array.numpy() for array in record.values())
+    for numbers in content.metric_records.values():
+        yield from (np.asarray(value) for value in numbers.values())
+
+
+@pytest.mark.parametrize("model", ["logistic", "gru"])
+def test_nothing_like_a_row_an_id_or_a_date_leaves(
+    model: str, tiny: SiteSamples, make_hospital: Any, left: list[tuple[str, RecordDict]]
+) -> None:
+    run_federation(
+        [tiny, make_hospital("other", n=300, d=5)], FederationRequest(model=model, strategy="fedavg", rounds=2)
+    )
+    assert {action for action, _ in left} == set(SCHEMAS)
+    lengths = {len(tiny), *(int((tiny.split == split).sum()) for split in set(tiny.split.tolist()))} - {1, 5}
+    days = tiny.prediction_time.astype("datetime64[D]")
+    for action, content in left:
+        texts = {str(value) for record in content.config_records.values() for value in record.values()}
+        assert texts <= {"tiny", "other"}, action
+        for value in _values(content):
+            assert not lengths & set(value.shape), action
+            numbers = set(np.ravel(value).tolist())
+            assert not numbers & set(tiny.patient_id.tolist()), action
+            assert not numbers & set(tiny.subject_id.tolist()), action
+            assert not numbers & set(tiny.prediction_time.astype(np.int64).tolist()), action
+            assert not numbers & set(days.astype(np.int64).tolist()), action
+            assert not numbers & set(np.ravel(tiny.raw["x"]).tolist()), action
+
+
+def test_a_few_patients_tuning_loss_stays_at_the_site(tiny: SiteSamples, left: list[tuple[str, RecordDict]]) -> None:
+    assert 0 < (tiny.split == "tuning").sum() < 10
+    result = run_federation([tiny], FederationRequest(model="logistic", strategy="fedavg", rounds=2))
+    told = [dict(content.metric_records["metrics"]) for action, content in left if action == "evaluate"]
+    assert told == [{"num-examples": 0, "loss-sum": 0.0}] * 2
+    assert [report.tuning_loss for report in result.rounds] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"rows": ArrayRecord([np.zeros(3)])},
+        {"more": MetricRecord({"label": 1})},
+        {"more": MetricRecord({"losses": [0.1, 0.2]})},
+        {"note": ConfigRecord({"patient": "Jane Roe"})},
+    ],
+)
+def test_the_wall_stops_what_no_schema_names(extra: dict[str, Any], tiny: SiteSamples) -> None:
+    app = client_app(lambda _: tiny)
+    leaky = ClientApp(mods=[wall])
+
+    @leaky.query("site")
+    def site(message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        reply.content = RecordDict({**reply.content, **extra})
+        return reply
+
+    with pytest.raises(FederationError, match=r"'query\.site' would send .* which may not leave") as refusal:
+        inline.run(_server(SiteGrid), leaky, 1)
+    assert "Jane" not in str(refusal.value)
+
+
+def test_the_server_refuses_what_a_site_without_a_wall_sends(tiny: SiteSamples) -> None:
+    app = client_app(lambda _: tiny)
+    open_door = ClientApp()
+
+    @open_door.query("site")
+    def site(message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        reply.content["rows"] = ArrayRecord({"rows": Array(np.zeros(TINY))})
+        return reply
+
+    with pytest.raises(FederationError, match=r"node 1: .* would send the array 'rows', which may not leave"):
+        inline.run(_server(SiteGrid), open_door, 1)
+
+
+def test_a_crash_tells_its_kind_and_keeps_its_text_at_the_site() -> None:
+    app = ClientApp(mods=[wall])
+
+    @app.query("site")
+    def site(message: Message, context: Context) -> Message:
+        raise ValueError("could not convert '2180-05-06' of patient 5000017")
+
+    with pytest.raises(FederationError, match=r"node 1: ValueError in 'query\.site'") as failure:
+        inline.run(_server(SiteGrid), app, 1)
+    assert "2180" not in str(failure.value)
+    assert "5000017" not in str(failure.value)
+
+
+def _server(use: Any) -> ServerApp:
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        use(grid)
+
+    return app
