@@ -16,10 +16,7 @@ from pathlib import Path
 from sites.errors import InputError
 
 _CHUNK = 1 << 22
-_CORE = tuple(
-    f"sites.{name}"
-    for name in ("ingest", "source", "events", "shards", "metadata", "tables", "typed", "blocks", "splits")
-)
+_CORE = ("blocks", "events", "ingest", "metadata", "shards", "source", "splits", "tables", "typed")
 
 
 def file_hashes(
@@ -64,6 +61,10 @@ def file_hashes(
     return {name: known[keys[name]] for name in files}
 
 
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: the file cannot be read ({error.strerror}); see its permissions")
+
+
 def _load(store: Path) -> dict[str, str]:
     try:
         loaded = json.loads(store.read_text(encoding="utf-8"))
@@ -76,7 +77,7 @@ def _key(path: Path) -> str:
     try:
         stat = path.stat()
     except OSError as error:
-        raise InputError(f"{path}: the file cannot be read ({error.strerror}); see its permissions") from None
+        raise _unreadable(path, error) from None
     return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
 
 
@@ -100,7 +101,7 @@ def code_sha256(kind: str) -> str:
     """
     module = kind if "." in kind else f"sites.exports.{kind}"
     seen: dict[str, bytes] = {}
-    for name in (*_CORE, module):
+    for name in (*(f"sites.{name}" for name in _CORE), module):
         _reach(name, {"sites.exports", module.partition(".")[0]} if "." in kind else {"sites.exports"}, seen)
     digest = hashlib.sha256()
     for name in sorted(seen):

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from sites.check import CheckReport as CheckReport
-from sites.check import check as check
+from sites.check import CheckReport, check
 from sites.dataset import Dataset
 from sites.errors import InputError
 from sites.events import events_of
@@ -26,10 +25,10 @@ from sites.exports.export import Events, Frames
 from sites.metadata import write_metadata
 from sites.origins import remember
 from sites.shards import Codes, Piece, Range, Spill, Written, plan, write_shard
-from sites.source import Progress as Progress
-from sites.source import Source, small_frames, subjects_of
-from sites.source import open_source as open_source
+from sites.source import Progress, Source, open_source, small_frames, subjects_of
 from sites.spec import SiteSpec
+
+__all__ = ["CheckReport", "Progress", "check", "ingest", "open_source"]
 
 _EVENT_BYTES = {".gz": 5, ".parquet": 8}
 """About how many bytes of a file, as stored, become one event; plain text: 40."""
@@ -83,7 +82,7 @@ def _make(source: Source, work: Path, progress: Progress, jobs: int) -> None:
     frames = small_frames(source.export, source.reader)
     subjects = subjects_of(source.export, source.reader, frames)
     n_buckets = _n_buckets(source, len(subjects))
-    spills = _spill_tables(source, work / "spill", frames, subjects, n_buckets, progress, jobs)
+    spills = _spill_tables(source, work / "spill", frames, subjects, n_buckets=n_buckets, progress=progress, jobs=jobs)
     dataset = work / "dataset"
     shutil.rmtree(dataset, ignore_errors=True)
     (dataset / "data").mkdir(parents=True)
@@ -106,8 +105,10 @@ def _make(source: Source, work: Path, progress: Progress, jobs: int) -> None:
             progress(f"{source.spec.name}: sorting and writing", 0.7 + 0.3 * done / len(shards))
     warnings = [*source.reader.warnings, *(sentence for spill in spills for sentence in spill.warnings)]
     if n_duplicates:
-        warnings.append(f"{n_duplicates} events of exact duplicate rows were left out")
-    write_metadata(source, dataset, frames, subjects, codes, n_codes, warnings)
+        warnings.append(
+            f"{n_duplicates} events were left out: of exact duplicate rows, or one event listed in several rows"
+        )
+    write_metadata(source, dataset, frames, subjects, codes=codes, n_codes=n_codes, warnings=warnings)
 
 
 def _n_buckets(source: Source, n_subjects: int) -> int:
@@ -123,6 +124,7 @@ def _spill_tables(
     folder: Path,
     frames: Frames,
     subjects: pl.DataFrame,
+    *,
     n_buckets: int,
     progress: Progress,
     jobs: int,
@@ -149,7 +151,7 @@ def _spill_tables(
             def tell(share: float, name: str = name, before: int = before) -> None:
                 progress(f"{source.spec.name}: {name}", 0.1 + 0.6 * (before + share * sizes[name]) / total)
 
-            _spill_table(source, name, rules, frames, position, spill, tell, jobs)
+            _spill_table(source, name, rules, frames, position=position, spill=spill, tell=tell, jobs=jobs)
             spill.close()
         before += sizes[name]
         spills.append(spill)
@@ -161,6 +163,7 @@ def _spill_table(
     name: str,
     rules: list[tuple[int, Events]],
     frames: Frames,
+    *,
     position: pl.DataFrame,
     spill: Spill,
     tell: Callable[[float], None],

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from meds import CodeMetadataSchema, SubjectSplitSchema
+from meds.schema import CodeMetadataSchema, SubjectSplitSchema
 
 from sites.dataset import Manifest
 from sites.exports.export import Frames
@@ -26,6 +26,7 @@ def write_metadata(
     dataset: Path,
     frames: Frames,
     subjects: pl.DataFrame,
+    *,
     codes: Codes,
     n_codes: npt.NDArray[np.int64],
     warnings: Sequence[str],
@@ -79,7 +80,7 @@ def write_metadata(
     manifest = Manifest(
         kind=source.spec.kind,
         title=export.title,
-        source=patient_source(export, options, frames) or f"{source.spec.kind}:{source.sha256[:16]}",
+        source=patient_source(export, source.spec, frames) or f"{source.spec.kind}:{source.sha256[:16]}",
         part=export.part(options, frames),
         options=options,
         data_kind=source.data_kind,

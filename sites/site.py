@@ -20,8 +20,10 @@ from sites.exports.export import BIDMC
 from sites.home import home as default_home
 from sites.ingest import Progress, ingest
 from sites.origins import forget_datasets
-from sites.spec import SiteSpec as SiteSpec
+from sites.spec import SiteSpec
 from sites.splits import dirichlet_parts
+
+__all__ = ["Site", "SiteSpec", "forget", "open_sites", "register", "registered"]
 
 CAREVUE = f"{BIDMC}-carevue"
 """The source of `mimic3,carevue`: patients of MIMIC-III all of whose ICU stays are CareVue, which ended in 2008."""

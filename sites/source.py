@@ -1,7 +1,7 @@
 """An export that is about to be read: where it is, what it is, and the hash of all that its dataset depends on."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,26 +61,40 @@ def open_source(spec: SiteSpec, home: Path, progress: Progress | None = None) ->
         if progress is not None:
             progress(f"{spec.name}: hashing", 0.1 * share)
 
-    options = spec.reading_options() | {"data_kind": data_kind}
+    options = spec.reading_options() | {
+        "data_kind": data_kind,
+        "simulated": str(_simulation(spec)[1].get("source", "")),
+    }
     sha256 = source_sha256(spec.kind, options, file_hashes(files, home, tell))
     return Source(spec, export, reader, sha256, data_kind, truth)
 
 
 def data_kind_of(spec: SiteSpec) -> tuple[DataKind, Path | None]:
     """simulated, demo or real, and the file of true risks beside a simulated export."""
+    place, told = _simulation(spec)
+    if place is not None:
+        path = place / str(told["truth"]) if told.get("truth") else None
+        return "simulated", path if path is not None and path.is_file() else None
     folder = spec.path if spec.path.is_dir() else spec.path.parent
-    for place in (folder, folder.parent):
-        told = place / "SIMULATED.json"
-        if told.is_file():
-            try:
-                truth = json.loads(told.read_text(encoding="utf-8")).get("truth")
-            except (ValueError, AttributeError):
-                raise InputError(f"{told}: found no JSON object, expected one; simulate the hospital anew") from None
-            path = place / truth if truth else None
-            return "simulated", path if path is not None and path.is_file() else None
     named = any("demo" in name.lower() for name in (spec.path.resolve().name, spec.path.resolve().parent.name))
     demo = "demo" in spec.options or named or (folder / "demo_subject_id.csv").is_file()
     return ("demo" if demo else "real"), None
+
+
+def _simulation(spec: SiteSpec) -> tuple[Path | None, dict[str, object]]:
+    """The folder of the SIMULATED.json in or beside an export, and what it says; None: a genuine export."""
+    folder = spec.path if spec.path.is_dir() else spec.path.parent
+    for place in (folder, folder.parent):
+        path = place / "SIMULATED.json"
+        if path.is_file():
+            try:
+                told = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                told = None
+            if not isinstance(told, dict):
+                raise InputError(f"{path}: found no JSON object, expected one; simulate the hospital anew")
+            return place, told
+    return None, {}
 
 
 def small_frames(export: Export, reader: Reader) -> dict[str, pl.DataFrame]:
@@ -123,7 +137,10 @@ def subjects_of(export: Export, reader: Reader, frames: Frames) -> pl.DataFrame:
     return frame
 
 
-def patient_source(export: Export, options: Mapping[str, str], frames: Frames) -> str:
-    """The patient source: what the options say, else what the data says of itself, else ""."""
+def patient_source(export: Export, spec: SiteSpec, frames: Frames) -> str:
+    """The patient source: what a simulation says, else the options, else what the data says of itself, else ""."""
+    simulated = _simulation(spec)[1].get("source")
+    if simulated:
+        return str(simulated)
     said = frames.get("source")
-    return export.source(options) or ("" if said is None or said.is_empty() else str(said["source"][0]))
+    return export.source(spec.reading_options()) or ("" if said is None or said.is_empty() else str(said["source"][0]))

@@ -181,8 +181,8 @@ class Reader:
         rows = twice.filter(pl.all_horizontal(pl.col(k).eq_missing(pl.lit(values[k])) for k in table.keys))["row"]
         what = ", ".join(f"{key} {values[key]}" for key in table.keys)
         raise InputError(
-            f"{self.find(table.name) or self.path}, data rows {rows[0] + 1} and {rows[1] + 1}: found {what} twice, expected one row "
-            f"for each {', '.join(table.keys)}; remove the duplicate"
+            f"{self.find(table.name) or self.path}, data rows {rows[0] + 1} and {rows[1] + 1}: found {what} twice, "
+            f"expected one row for each {', '.join(table.keys)}; remove the duplicate"
         )
 
     def _rows(self, table: Table) -> Iterator[Batch]:

@@ -56,7 +56,7 @@ def is_float(dtype: object) -> bool:
 
 def is_time(dtype: object) -> bool:
     """Whether a declared type is a date or a date with time."""
-    return dtype == pl.Date or dtype == pl.Datetime
+    return dtype == pl.Date or dtype == pl.Datetime  # noqa: PLR1714 - Datetime("us") equals, but hashes otherwise
 
 
 def parse_records(data: bytes, layout: Layout, first_line: int) -> pl.DataFrame:
