@@ -249,7 +249,7 @@ def _calendar(
     )
     last = admissions.group_by("patient", maintain_order=True).agg(pl.all().last())
     dies = rng.random(len(people)) < np.minimum(0.03 * 1.35 ** last["frailty"].to_numpy(), 0.6)
-    days = pl.Series(rng.integers(1, 366, len(people)) * np.timedelta64(24 * 3600, "s"))
+    days = pl.Series(rng.integers(1, 366, len(people)) * np.timedelta64(86_400_000_000, "us"))
     people = people.with_columns(
         died_later=pl.when(pl.Series(dies) & ~last["died"]).then((last["discharged"] + days).dt.date())
     )
