@@ -1,7 +1,7 @@
 """The tables of MIMIC-III v1.4 that are read, and their columns.
 
 What is not declared is never read: `has_chartevents_data`, `los`, `expire_flag`, notes, callouts. Some columns are read
-only to tell two orders apart from one row that stands there twice (`orderid`, `isolate_num`, the parts of a dose).
+only to tell two orders apart from one row that stands there twice (`orderid`, `seq_num`, the parts of a dose).
 """
 
 import polars as pl
@@ -70,8 +70,18 @@ TABLES = (
         _columns(_ID, _times("transfertime"), _strings("curr_service")),
         loses="the service that cared for the patient",
     ),
-    Table("diagnoses_icd", _columns(_ID, _strings("icd9_code")), loses="discharge diagnoses"),
-    Table("procedures_icd", _columns(_ID, _strings("icd9_code")), loses="procedures coded at discharge"),
+    Table(
+        "diagnoses_icd",
+        _columns(_ID, _strings("icd9_code", "seq_num")),
+        optional=frozenset({"seq_num"}),
+        loses="discharge diagnoses",
+    ),
+    Table(
+        "procedures_icd",
+        _columns(_ID, _strings("icd9_code", "seq_num")),
+        optional=frozenset({"seq_num"}),
+        loses="procedures coded at discharge",
+    ),
     Table(
         "drgcodes",
         _columns(_ID, _strings("drg_type", "drg_code", "description", "drg_severity", "drg_mortality")),
