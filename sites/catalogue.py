@@ -173,7 +173,8 @@ def parse(text: str) -> Catalogue:
     try:
         return Catalogue.model_validate(yaml.safe_load(text))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A field that is unknown explains one that is missing.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(f"concepts.yaml: {place}: {first['msg']}; mend that entry.") from error
 

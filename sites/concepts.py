@@ -8,7 +8,8 @@ What becomes of several values of one patient at one time:
 
 - One reading charted twice (Celsius and Fahrenheit, items 811 and 1529) becomes one.
 - Readings that differ become their mean (two bedside glucose meters, an arterial line and a cuff).
-- Volumes add up, since two catheters drain at one time; but one item counts once a time.
+- Volumes add up: two catheters drain at one time, and several hours' volumes are often entered at one time. (That a
+  duplicate row counts once is the business of ingest, which still sees rows.)
 - Evidence for a ventilator prevails over evidence against it.
 
 MEDS stores numbers in single precision: values are rounded to six significant digits, which is all there is. Means and
@@ -129,9 +130,9 @@ def _table(key: str, codes: Iterable[str]) -> pl.DataFrame:
     names = pl.Enum(list(content.concepts))
     rules = pl.Enum(list(content.conversions))
     rows = []
-    for item, row in enumerate(_rows(key, codes)):
+    for row in _rows(key, codes):
         concept, rule = content.concepts[row["concept"]], content.conversions[row["rule"]]
-        rows.append((*row.values(), rule.scale, rule.offset, concept.low, concept.high, concept.at_once, item))
+        rows.append((*row.values(), rule.scale, rule.offset, concept.low, concept.high, concept.at_once))
     schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "code": pl.String,
         "concept": names,
@@ -141,7 +142,6 @@ def _table(key: str, codes: Iterable[str]) -> pl.DataFrame:
         "low": pl.Float64,
         "high": pl.Float64,
         "at_once": pl.Enum(["mean", "sum", "max"]),
-        "item": pl.UInt32,
     }
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -169,7 +169,6 @@ def _readings(events: pl.LazyFrame, table: pl.DataFrame) -> pl.LazyFrame:
             *(c for c in columns if c not in _EVENT),
             "concept",
             "at_once",
-            "item",
             millionths=(pl.col("value") * 1e6).round().cast(pl.Int64, strict=False),
             plausible=size.is_between(pl.col("low"), pl.col("high")) & size.is_finite(),
         )
@@ -206,21 +205,16 @@ def _collapse(readings: pl.LazyFrame, table: pl.DataFrame) -> pl.LazyFrame:
     """One row for each subject, time and concept."""
     extra = [c for c in readings.collect_schema().names() if c not in {*_ROW, "subject_id", "time"}]
     keys = ["subject_id", "time", "concept", *extra]
-    single = (
-        readings.filter(pl.col("at_once") != "sum")
-        .group_by(keys)
-        .agg(
-            value=pl.when(pl.col("at_once").first() == "max")
-            .then(pl.col("millionths").max())
-            .otherwise(pl.col("millionths").sum() / pl.len())
-        )
+    at_once, total = pl.col("at_once").first(), pl.col("millionths").sum()
+    single = readings.group_by(keys).agg(
+        value=pl.when(at_once == "sum")
+        .then(total)
+        .when(at_once == "max")
+        .then(pl.col("millionths").max())
+        .otherwise(total / pl.len())
     )
     parts = [single]
     mapped = set(table["concept"].cast(pl.String))
-    if table["at_once"].eq("sum").any():
-        once = readings.filter(pl.col("at_once") == "sum").group_by([*keys, "item"])
-        mean = (pl.col("millionths").sum() / pl.len()).round()
-        parts.append(once.agg(value=mean).group_by(keys).agg(pl.col("value").sum()))
     for concept in catalogue().concepts.values():
         if concept.sum_of and mapped.issuperset(concept.sum_of):
             parts.append(_sum_of(concept, single, keys))
@@ -235,7 +229,7 @@ def _collapse(readings: pl.LazyFrame, table: pl.DataFrame) -> pl.LazyFrame:
     )
 
 
-_ROW = frozenset({"concept", "at_once", "item", "millionths", "plausible"})
+_ROW = frozenset({"concept", "at_once", "millionths", "plausible"})
 
 
 def _sum_of(concept: Concept, single: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
