@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 from aces.predicates import get_predicates_df
@@ -27,10 +28,10 @@ from omegaconf import DictConfig
 
 from fedcore.samples import SAMPLE_SCHEMA, Attrition, Cohort
 from fedcore.task import SPECIAL, CannotServe, Definition, Step, Task, extractor, load_task, tasks
+from sites.dataset import Dataset
 from sites.home import home
-from sites.site import Site
 
-__all__ = ["CannotServe", "NoSamples", "Task", "build_cohort", "load_task", "tasks"]
+__all__ = ["CannotServe", "Hospital", "NoSamples", "Task", "build_cohort", "load_task", "tasks"]
 
 BATCH = 500_000
 """Rows handed to ACES at once."""
@@ -46,6 +47,30 @@ EXTRACTED = {
 }
 
 
+class Hospital(Protocol):
+    """What a cohort needs of a `sites.site.Site`: not how its export is read."""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        ...
+
+    @property
+    def dataset(self) -> Dataset:
+        """Its MEDS dataset, perhaps shared with other sites."""
+        ...
+
+    @property
+    def subjects(self) -> pl.DataFrame:
+        """subject_id and patient_id: who of the dataset belongs to this site."""
+        ...
+
+    @property
+    def external(self) -> bool:
+        """It is only scored."""
+        ...
+
+
 class NoSamples(CannotServe):
     """The definition leaves no sample at this site; `attrition` says where they went."""
 
@@ -54,7 +79,7 @@ class NoSamples(CannotServe):
         self.attrition = attrition
 
 
-def build_cohort(site: Site, task: Task) -> Cohort:
+def build_cohort(site: Hospital, task: Task) -> Cohort:
     """Find a site's samples of a task.
 
     Args:
@@ -114,7 +139,7 @@ def _counted(step: str, extracted: pl.DataFrame) -> Attrition:
     return Attrition(step, extracted.height, extracted["patient_id"].n_unique())
 
 
-def _codes(site: Site, definition: Definition) -> dict[str, list[str]]:
+def _codes(site: Hospital, definition: Definition) -> dict[str, list[str]]:
     """For each plain predicate the codes of the dataset that can match it, whatever their values."""
     codes = site.dataset.codes.select(
         "code", numeric_value=pl.lit(None, pl.Float32), text_value=pl.lit(None, pl.String)
@@ -128,7 +153,7 @@ def _codes(site: Site, definition: Definition) -> dict[str, list[str]]:
     return out
 
 
-def _check_served(site: Site, task: Task, matching: dict[str, list[str]]) -> None:
+def _check_served(site: Hospital, task: Task, matching: dict[str, list[str]]) -> None:
     """Trigger and ends must be on record; of the label a site may have none (a ward where nobody died)."""
     needed = {name: "starts from" for name in task.inputs(str(task.definition["trigger"]))}
     needed |= {name: "waits for" for end in sorted(task.ends) for name in task.inputs(end) - task.inputs(task.label)}
@@ -141,7 +166,7 @@ def _check_served(site: Site, task: Task, matching: dict[str, list[str]]) -> Non
 
 
 def _batches(
-    site: Site, definition: Definition, matching: dict[str, list[str]], subjects: pl.DataFrame
+    site: Hospital, definition: Definition, matching: dict[str, list[str]], subjects: pl.DataFrame
 ) -> Iterator[pl.DataFrame]:
     """The site's events that ACES needs, whole subjects together, at most about `BATCH` rows at once."""
     codes = sorted({code for found in matching.values() for code in found})
@@ -192,7 +217,7 @@ def _run(events: pl.DataFrame, steps: Sequence[Step]) -> list[pl.DataFrame]:
     return out
 
 
-def _with_known_outcome(site: Site, extracted: pl.DataFrame) -> pl.DataFrame:
+def _with_known_outcome(site: Hospital, extracted: pl.DataFrame) -> pl.DataFrame:
     """Leave out samples whose hospital stay, which ends at the first discharge after the trigger, has no outcome."""
     events = site.dataset.scan().filter(
         (pl.col("code") == OUTCOME_UNKNOWN) | pl.col("code").str.starts_with(HOSPITAL_DISCHARGE)

@@ -50,10 +50,11 @@ class Series:
         hour = ((pl.col("hours") + window_hours).floor().clip(0, hours - 1)).cast(pl.Int16)
         cells = []
         for shard in record.shards():
+            # Sorted by row, concept and time: the last of an hour is the one before a change.
+            changes = pl.any_horizontal(pl.col(c).ne_missing(pl.col(c).shift(-1)) for c in ("row", "concept", "hour"))
             grid = (
                 shard.measured.with_columns(hour=hour)
-                .group_by("row", "concept", "hour", maintain_order=True)
-                .agg(pl.col("value").last())
+                .filter(changes)
                 .select("row", "hour", index=pl.col("concept").cast(pl.Int32), value="value")
             )
             once = shard.described.select(
@@ -105,8 +106,8 @@ class Series:
 
         Returns:
             float32 [n, hours, concepts] each: `x` standardised, carried forward, 0 before the first reading; `mask` 1
-            where measured in this hour; `delta` the time since the last reading (or since the window began) as a
-            share of the window, 0 where measured.
+            where measured in this hour; `delta` the hours since the last reading (or since the window began), 0 where
+            measured.
         """
         hours = _hours(samples.window_hours)
         place = {name: i for i, name in enumerate(space.columns)}
@@ -126,10 +127,10 @@ class Series:
         mask[row[timed], hour[timed], column[timed]] = 1
         x[row[~timed], :, column[~timed]] = value[~timed, None]
         mask[row[~timed], :, column[~timed]] = 1
-        delta[:, 0] = (1 - mask[:, 0]) / hours
+        delta[:, 0] = 1 - mask[:, 0]
         for h in range(1, hours):
             x[:, h] = np.where(mask[:, h] > 0, x[:, h], x[:, h - 1])
-            delta[:, h] = np.where(mask[:, h] > 0, 0, delta[:, h - 1] + 1 / hours)
+            delta[:, h] = np.where(mask[:, h] > 0, 0, delta[:, h - 1] + 1)
         return {"x": x, "mask": mask, "delta": delta}
 
 

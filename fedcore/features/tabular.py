@@ -11,7 +11,7 @@ at agreed quantiles and standardised; a missing value becomes the mean, and a fl
 """
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import polars as pl
 from fedcore.features.events import Record, describing_concepts, series_concepts
 from fedcore.features.representation import Arrays, FeatureSpace, Raw
 from fedcore.samples import SiteSamples
-from fedcore.statistics import Column, Kind, standard, standardise, vocabulary
+from fedcore.statistics import Column, Floats, Kind, standard, standardise, vocabulary
 from privacy.releases.sketches import DEFAULT_MINIMUM, Counts, Histogram, Moments, Sketch, Sketches
 from sites.concepts import Concept
 from sites.dataset import Dataset
@@ -29,6 +29,12 @@ from sites.errors import InputError
 
 VOCABULARY = 500
 """The most groups of codes that become columns."""
+
+BLOCK = 64
+"""Columns that are summed at once."""
+
+ROWS = 8192
+"""Samples that are encoded at once."""
 
 MOST_READINGS = 10_000.0
 LATE = 0.25
@@ -125,12 +131,11 @@ class Tabular:
         """Moments and clipping grids of the columns, patients by group of codes."""
         shown = _show(samples.raw["x"], samples.names["x"])
         names = [c.name for c in _shown()]
-        row, column = np.nonzero(~np.isnan(shown))
         clipped = [i for i, c in enumerate(_shown()) if c.kind != "flag"]
         _, one_each = np.unique(samples.patient_id, return_index=True)
         owner = np.repeat(samples.patient_id, np.diff(samples.raw["codes.offsets"]))
         return {
-            "columns": Moments.release(names, column, shown[row, column], samples.patient_id[row], minimum),
+            "columns": _moments(names, shown, samples.patient_id, minimum),
             "grid": Histogram.release(
                 [names[i] for i in clipped],
                 np.stack([_shown()[i].edges() for i in clipped]),
@@ -164,16 +169,29 @@ class Tabular:
         """Return `x` float32 [n, columns + vocabulary]: standardised columns, then log(1 + count) of each group."""
         place = {c.name: i for i, c in enumerate(_shown())}
         kept = [place[name] for name in space.columns]
-        limits = (np.array(v, np.float64) for v in (space.center, space.scale, space.low, space.high))
-        numbers = standardise(_show(samples.raw["x"], samples.names["x"])[:, kept], *limits)
+        limits = [np.array(v, np.float64) for v in (space.center, space.scale, space.low, space.high)]
+        x = np.zeros((len(samples), len(kept) + len(space.vocabulary)), np.float32)
+        for first in range(0, len(samples), ROWS):
+            rows = slice(first, first + ROWS)
+            shown = _show(np.asarray(samples.raw["x"][rows]), samples.names["x"])
+            x[rows, : len(kept)] = standardise(shown[:, kept], *limits)
         word = {name: i for i, name in enumerate(space.vocabulary)}
         to = np.array([word.get(name, -1) for name in samples.names["codes"]], np.int64)
-        codes = np.zeros((len(samples), len(word)), np.float32)
         row = np.repeat(np.arange(len(samples)), np.diff(samples.raw["codes.offsets"]))
         column = to[samples.raw["codes.index"]]
         known = column >= 0
-        codes[row[known], column[known]] = np.log1p(samples.raw["codes.count"][known])
-        return {"x": np.concatenate([numbers, codes], axis=1)}
+        x[row[known], len(kept) + column[known]] = np.log1p(samples.raw["codes.count"][known])
+        return {"x": x}
+
+
+def _moments(names: list[str], shown: Floats, patient: npt.NDArray[np.int64], minimum: int) -> Moments:
+    """Moments of what is present, a few columns at a time."""
+    parts = []
+    for first in range(0, len(names), BLOCK):
+        block = shown[:, first : first + BLOCK]
+        row, column = np.nonzero(~np.isnan(block))
+        parts.append(Moments.release(names[first : first + BLOCK], column, block[row, column], patient[row], minimum))
+    return reduce(Moments.merge, parts)
 
 
 def _summaries(measured: pl.DataFrame, window_hours: float) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
