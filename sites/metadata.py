@@ -17,7 +17,7 @@ from meds.schema import CodeMetadataSchema, SubjectSplitSchema
 from sites.dataset import Manifest
 from sites.exports.export import Frames
 from sites.shards import Codes
-from sites.source import Source, patient_source
+from sites.source import Source, concepts_key, patient_source
 from sites.splits import meds_split
 
 
@@ -87,7 +87,7 @@ def write_metadata(
         source_sha256=source.sha256,
         content_sha256=_content_sha256(dataset),
         groups=export.groups,
-        concepts=export.concepts,
+        concepts=concepts_key(export, source.spec, frames),
         n_subjects=len(subjects),
         n_patients=subjects["patient_id"].n_unique(),
         n_events=int(n_codes.sum()),

@@ -137,6 +137,14 @@ def subjects_of(export: Export, reader: Reader, frames: Frames) -> pl.DataFrame:
     return frame
 
 
+def concepts_key(export: Export, spec: SiteSpec, frames: Frames) -> str:
+    """The key of the data's item ids in concepts.yaml: what the options say, the data says of itself, the kind says."""
+    said = frames.get("source")
+    if said is not None and "concepts" in said.columns and not said.is_empty():
+        return spec.options.get("concepts") or str(said["concepts"][0])
+    return export.concepts
+
+
 def patient_source(export: Export, spec: SiteSpec, frames: Frames) -> str:
     """The patient source: what a simulation says, else the options, else what the data says of itself, else ""."""
     simulated = _simulation(spec)[1].get("source")

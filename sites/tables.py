@@ -102,7 +102,10 @@ class Reader:
             found = ((name, self.find(name)) for name in self._tables)
             return {name: path for name, path in found if path is not None}
         if self.export.files is not None:
-            paths = list(self.export.files(self.path, self._options))
+            try:
+                paths = list(self.export.files(self.path, self._options))
+            except InputError as error:
+                raise InputError(f"{error}{self._other_kind()}") from None
         elif self.path.is_file():
             paths = [self.path]
         else:

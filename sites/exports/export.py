@@ -129,7 +129,8 @@ class Export:
         recognises: With `batches`, whether a path looks like this kind, so that a user who named another is told.
 
     `frames` may also hold `declared` (what String, value String, n Int64): choices that the module made for this very
-    data (which visit concepts are admissions, which units are ICU), printed by `bench site check`.
+    data (which visit concepts are admissions, which units are ICU), printed by `bench site check`; and `source`, one
+    row with `source` (and `concepts`), what the data says of itself where the options say nothing.
     It may hold `source` (source String, one row): the patient source where the data itself names it (OMOP's
     `cdm_source`) and `Export.source` is "".
     """
