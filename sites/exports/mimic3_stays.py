@@ -108,7 +108,7 @@ def _with_times(admissions: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     died = (flag == 1).fill_null(deathtime.is_not_null())
     rows = admissions.with_columns(
         died=died,
-        unknown=~died & (flag.is_null() | deathtime.is_not_null() | dead_by_place),
+        unknown=~died & (flag.ne_missing(0) | deathtime.is_not_null() | dead_by_place),
         death=pl.when(died).then(pl.coalesce("deathtime", "dischtime")),
     )
     endless = pl.col("admittime").is_null() | (pl.col("dischtime").is_null() & pl.col("death").is_null())

@@ -93,7 +93,7 @@ def _where(condition: pl.Expr, event: pl.Expr) -> pl.Expr:
 
 
 _START = pl.lit(ORIGIN, dtype=pl.Datetime("us"))
-_AGE = pl.col("age").clip(upper_bound=OLDEST)
+_AGE = pl.when(pl.col("age").is_between(0, 150)).then(pl.col("age").clip(upper_bound=OLDEST))
 _BIRTH = _START.dt.offset_by(pl.format("-{}y", _AGE.cast(pl.Int64)))
 _SEX = pl.col("gender").replace_strict({0.0: "F", 1.0: "M"}, default=None, return_dtype=pl.String)
 

@@ -5,9 +5,9 @@ time elapsed since admission to the ICU. Records are joined and parsed many at a
 are they looked through line by line, to say where.
 """
 
-import csv
 import gzip
 import io
+import math
 import re
 import tarfile
 import zlib
@@ -40,7 +40,9 @@ _PARAMETERS: Final = frozenset((*DESCRIPTORS, *SERIES))
 _HEADER: Final = b"Time,Parameter,Value"
 _RECORDS_AT_ONCE: Final = 1000
 _LAST_MINUTE: Final = 48 * 60
-_TIME: Final = re.compile(r"\d\d:[0-5]\d")
+_TIME: Final = re.compile(r"[0-9]{2}:[0-5][0-9]")
+_ID: Final = re.compile(r"[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
 
 
 @dataclass(frozen=True)
@@ -139,20 +141,22 @@ def recognises(path: Path) -> bool:
 
 def read_outcomes(one: ChallengeSet) -> pl.DataFrame:
     """record_id, set and died (In-hospital_death; null where it is -1 or empty). No other outcome is ever read."""
-    lines = io.StringIO(_text(one.outcomes, one.outcomes.read_bytes()))
-    reader = csv.reader(lines)
-    header = [name.strip() for name in next(reader, [])]
+    lines = [
+        [field.strip() for field in line.split(",")]
+        for line in _text(one.outcomes, one.outcomes.read_bytes()).split("\n")
+    ]
+    header = lines[0]
     for name in ("RecordID", "In-hospital_death"):
         if name not in header:
             _fail(one.outcomes, 1, name, ",".join(header), f"a header with the column {name}")
     rows: dict[int, bool | None] = {}
-    for line, fields in enumerate(reader, start=2):
-        if not fields:
+    for line, fields in enumerate(lines[1:], start=2):
+        if fields == [""]:
             continue
         if len(fields) != len(header):
             _fail(one.outcomes, line, None, ",".join(fields), f"{len(header)} fields")
-        row = dict(zip(header, (field.strip() for field in fields), strict=True))
-        if not row["RecordID"].isascii() or not row["RecordID"].isdigit():
+        row = dict(zip(header, fields, strict=True))
+        if not _ID.fullmatch(row["RecordID"]):
             _fail(one.outcomes, line, "RecordID", row["RecordID"], "a whole number")
         if row["In-hospital_death"] not in ("0", "1", "-1", ""):
             _fail(one.outcomes, line, "In-hospital_death", row["In-hospital_death"], "0 or 1")
@@ -182,7 +186,7 @@ def _members(records: Path) -> Iterator[Member]:
     found: dict[int, Member] = {}
     for name, data in _archived(records) if records.is_file() else ((p.name, p.read_bytes()) for p in _texts(records)):
         stem = name.removesuffix(".txt")
-        if not (stem.isascii() and stem.isdigit()):
+        if not _ID.fullmatch(stem):
             raise InputError(f"{records}: found the file {name}, expected only records named <RecordID>.txt; remove it")
         if int(stem) in found:
             raise InputError(f"{records}: found the record {name} twice, expected it once; remove one")
@@ -299,12 +303,12 @@ def _parse_lines(members: list[Member], records: Path) -> pl.DataFrame:
 
 def _line(where: Path, number: int, fields: list[str]) -> tuple[int, str, float]:
     clock, parameter, text = fields
-    minute = int(clock[:2]) * 60 + int(clock[3:]) if clock.isascii() and _TIME.fullmatch(clock) else -1
+    minute = int(clock[:2]) * 60 + int(clock[3:]) if _TIME.fullmatch(clock) else -1
     if not 0 <= minute <= _LAST_MINUTE:
         _fail(where, number, "Time", clock, "the time elapsed, from 00:00 to 48:00")
     if parameter not in _PARAMETERS:
         _fail(where, number, "Parameter", parameter, "a parameter of the Challenge such as HR")
-    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         _fail(where, number, "Value", text, "a number")
     return minute, parameter, float(text)
 

@@ -9,6 +9,7 @@ A subject id is 1,000,000 times the hospital's number plus the line of the file.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ FINDINGS: Final = (
 )
 """The columns before `num`: demographics, chest pain, blood pressure, cholesterol, ECG at rest and under exercise."""
 
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
 _COLUMNS: Final = (*FINDINGS, "num")
 _ADMISSION: Final = pl.lit(datetime(1988, 1, 1), dtype=pl.Datetime("us"))  # noqa: DTZ001 - a made-up moment
 _DISCHARGE: Final = _ADMISSION + pl.duration(days=1)
@@ -85,12 +87,11 @@ def _read(file: Path, hospital: str) -> pl.DataFrame:
 def _number(file: Path, line: int, column: str, text: str) -> float | None:
     if text == "?":
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(value):
         _fail(file, line, column, text, 'a number, or "?" where it is missing')
+    if column == "age" and not 0 <= value <= 120:
+        _fail(file, line, column, text, "an age in years")
     if column == "num" and value not in (0, 1, 2, 3, 4):
         _fail(file, line, column, text, "0, 1, 2, 3 or 4")
     return value

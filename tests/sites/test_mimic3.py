@@ -428,9 +428,16 @@ def test_a_date_of_death_counts_as_the_end_of_that_day(tmp_path: Path, home: Pat
         ({"deathtime": "2150-01-05 10:00:00"}, {}),
         ({"discharge_location": "DEAD/EXPIRED"}, {}),
         ({"hospital_expire_flag": None}, {}),
+        ({"hospital_expire_flag": 7}, {}),
         ({}, {"dod": "2150-01-04 00:00:00"}),
     ],
-    ids=["survived with a time of death", "survived to be dead", "no flag", "survived longer than dod"],
+    ids=[
+        "survived with a time of death",
+        "survived to be dead",
+        "no flag",
+        "a flag that says nothing",
+        "survived longer than dod",
+    ],
 )
 def test_a_contradictory_death_is_an_unknown_outcome(admission: Row, patient: Row, tmp_path: Path, home: Path) -> None:
     folder = write(tmp_path / "m3", {"ADMISSIONS": [{**ADMISSION, **admission}], "PATIENTS": [{**PATIENT, **patient}]})

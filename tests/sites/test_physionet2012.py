@@ -165,10 +165,11 @@ def test_descriptors_are_events_at_the_admission(tmp_path: Path, home: Path) -> 
     assert births == [datetime.fromisoformat("1958-01-01")]
 
 
-def test_an_unknown_sex_age_or_icu_type_is_null(tmp_path: Path, home: Path) -> None:
-    text = record(132539, age="-1", gender="-1", icu_type="-1")
+@pytest.mark.parametrize("age", ["-1", "-5", "999"])
+def test_an_unknown_sex_age_or_icu_type_is_null(age: str, tmp_path: Path, home: Path) -> None:
+    text = record(132539, age=age, gender="-1", icu_type="-1")
     dataset = read(write(tmp_path / "p12", {132539: text}, {132539: "1"}), home)
-    codes = set(dataset.codes["code"])
+    codes = set(dataset.codes["code"]) - {"LAB//Age//UNK"}
     assert codes == {
         "GENDER//UNK",
         "HOSPITAL_ADMISSION//UNK//UNK",
@@ -235,6 +236,7 @@ def test_a_folder_without_a_set_is_refused(tmp_path: Path, home: Path) -> None:
     [
         ("01:00,HR,seventy", "line 8, column Value: found 'seventy', expected a number"),
         ("01:00,HR,nan", "line 8, column Value: found 'nan', expected a number"),
+        ("01:00,HR,1e999", "line 8, column Value: found '1e999', expected a number"),
         ("01:00,HR,", "line 8, column Value: found '', expected a number"),
         ("1:00,HR,70", "line 8, column Time: found '1:00', expected the time elapsed, from 00:00 to 48:00"),
         ("48:01,HR,70", "line 8, column Time: found '48:01'"),

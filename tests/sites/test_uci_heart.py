@@ -92,6 +92,8 @@ def test_adding_a_hospital_changes_no_subject_id(tmp_path: Path, home: Path) -> 
     [
         (ROW.replace("145.0", "high"), "line 2, column trestbps: found 'high', expected a number"),
         (ROW.replace("145.0", "nan"), "line 2, column trestbps: found 'nan', expected a number"),
+        (ROW.replace("145.0", "1_45"), "line 2, column trestbps: found '1_45', expected a number"),
+        (ROW.replace("63.0", "-3"), "line 2, column age: found '-3', expected an age"),
         (ROW.rpartition(",")[0], "line 2: found"),
         (ROW[:-1] + "7", "line 2, column num: found '7', expected 0, 1, 2, 3 or 4"),
     ],
