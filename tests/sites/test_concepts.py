@@ -185,6 +185,9 @@ def test_a_ventilator_prevails_over_signs_of_none_and_an_extubation_is_a_zero() 
     assert values("mimic", ("PROCEDURE//START//225792", None)) == {"ventilation": 1.0}
     assert values("mimic", ("PROCEDURE//START//227194", None)) == {"ventilation": 0.0}
     assert values("physionet2012", ("LAB//MechVent//UNK", 1)) == {"ventilation": 1.0}
+    assert values("omop", ("PROCEDURE//OMOP//44790095", None)) == {"ventilation": 1.0}
+    assert values("omop", ("PROCEDURE//OMOP//4150627", None)) == {"ventilation": 0.0}
+    assert values("eicu", ("PROCEDURE//START//VENTILATION", None)) == {"ventilation": 1.0}
     assert values("eicu", ("LAB//RT Vent On/Off//UNK", None, "Off")) == {"ventilation": 0.0}
 
 
