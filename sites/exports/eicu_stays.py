@@ -25,6 +25,7 @@ import polars as pl
 
 from sites.errors import InputError
 from sites.exports.export import Tables
+from sites.exports.plausible import demand
 
 STEPDOWN = "stepdown/other"
 OLDEST = 90
@@ -57,8 +58,28 @@ def person_id(uniquepid: pl.Series) -> pl.Series:
     return uniquepid.replace_strict(persons, pl.Series(numbers, dtype=pl.Int64), return_dtype=pl.Int64)
 
 
+_TEN_YEARS = 10 * 366 * 24 * 60
+
+
 def _minutes(column: str) -> pl.Expr:
     return pl.duration(minutes=pl.col(column))
+
+
+def check(patient: pl.DataFrame) -> None:
+    """Raise an InputError for the first row of `patient` that cannot be placed in time or given to a person."""
+    for column in ("patientunitstayid", "patienthealthsystemstayid", "uniquepid"):
+        demand("patient", patient, column, pl.col(column).is_not_null(), "an id; add it or remove the row")
+    year, clock = pl.col("hospitaldischargeyear"), pl.col("hospitaladmittime24")
+    demand("patient", patient, "hospitaldischargeyear", year.is_between(1900, 2200), "a year; correct it")
+    parsed = clock.str.to_time("%H:%M:%S", strict=False).is_not_null() | clock.is_null()
+    demand("patient", patient, "hospitaladmittime24", parsed, "a time of day such as 23:36:00; correct it")
+    for column in ("hospitaladmitoffset", "unitdischargeoffset", "hospitaldischargeoffset"):
+        # an ICU stay of ten years is no ICU stay; beyond it dates would leave the calendar
+        near = pl.col(column).is_between(-_TEN_YEARS, _TEN_YEARS)
+        demand("patient", patient, column, near, "minutes within ten years; correct it")
+    age = pl.col("age").str.strip_chars()
+    aged = age.str.contains(r"^(>\s*)?\d{1,3}(\.\d+)?$") | (age == "")
+    demand("patient", patient, "age", aged, "years or > 89; correct it, or leave the field empty if it is unknown")
 
 
 def units(patient: pl.DataFrame) -> pl.DataFrame:
@@ -72,7 +93,6 @@ def units(patient: pl.DataFrame) -> pl.DataFrame:
     )
     return (
         patient.rename({"patienthealthsystemstayid": "subject_id"})
-        .filter(pl.col("subject_id").is_not_null() & pl.col("uniquepid").is_not_null())
         .with_columns(pl.col("hospitaladmitoffset").fill_null(0))
         # The fields of the hospital stay are written with every unit stay; the first one gives the origin.
         .with_columns(origin=origin.first().over("subject_id"))
@@ -192,7 +212,9 @@ def subjects(stays: pl.DataFrame, hospital: pl.DataFrame) -> pl.DataFrame:
 
 def frames(tables: Tables) -> dict[str, pl.DataFrame]:
     """The small tables that events are made from: `units`, `icu`, `stays`, `subjects`; says what was decided."""
-    stays = units(tables.read("patient"))
+    patient = tables.read("patient")
+    check(patient)
+    stays = units(patient)
     hospitals, icu = hospital_stays(stays), icu_stays(stays)
     for sentence in _decisions(stays, hospitals, icu):
         tables.warn(sentence)

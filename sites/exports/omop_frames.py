@@ -8,12 +8,37 @@ import polars as pl
 from sites.exports.export import BIDMC, Tables
 from sites.exports.omop_meaning import Meaning, declared, matches
 from sites.exports.omop_visits import deaths, hospital_stays, icu_stays, places, visits
+from sites.exports.plausible import demand
+
+
+def check(person: pl.DataFrame, visit: pl.DataFrame) -> None:
+    """Raise an InputError for the first person or visit that cannot be placed in time or given to a person."""
+    demand("person", person, "person_id", pl.col("person_id").is_not_null(), "an id; add it or remove the row")
+    month, day = pl.col("month_of_birth"), pl.col("day_of_birth")
+    year_holds = pl.col("year_of_birth").is_between(1800, 2300)
+    demand("person", person, "year_of_birth", year_holds, "a year; correct it, or leave it empty if it is unknown")
+    demand("person", person, "month_of_birth", month.is_between(1, 12), "a month; correct it or leave it empty")
+    written = pl.format(
+        "{}-{}-{}", "year_of_birth", month.cast(pl.String).str.zfill(2), day.cast(pl.String).str.zfill(2)
+    )
+    exists = written.is_null() | written.str.to_date("%Y-%m-%d", strict=False).is_not_null()
+    demand("person", person, "day_of_birth", exists, "a day of that month; correct it or leave it empty")
+    for column in ("visit_occurrence_id", "person_id"):
+        demand("visit_occurrence", visit, column, pl.col(column).is_not_null(), "an id; add it or remove the row")
+    start = pl.coalesce("visit_start_date", pl.col("visit_start_datetime").cast(pl.Date))
+    demand("visit_occurrence", visit, "visit_start_date", start.is_not_null(), "a date; add it or remove the row")
 
 
 def frames(tables: Tables) -> dict[str, pl.DataFrame]:
     """The small tables that events are made from, and what was decided on the way."""
     meaning, lists = Meaning.of(tables.options), declared()
+    persons = tables.read("person")
+    check(persons, tables.read("visit_occurrence"))
     every = visits(tables)
+    strangers = every.join(persons, on="person_id", how="anti").height
+    if strangers:
+        tables.warn(f"visit_occurrence: {strangers} visits of persons who are not in person were left out.")
+    every = every.join(persons, on="person_id", how="semi")
     timed = bool(every["timed"].first())
     details = places(tables, timed)
     intensive = pl.col("concept").is_in(list(meaning.icu)) | matches(pl.col("name"), meaning.icu_names)
@@ -39,7 +64,6 @@ def frames(tables: Tables) -> dict[str, pl.DataFrame]:
     for sentence in _decisions(every, stays, segments, icu):
         tables.warn(sentence)
     ends = stays.select("visits", stay_end="discharge").explode("visits")
-    persons = tables.read("person")
     return {
         "subjects": _subjects(persons, stays, icu, tables.read("care_site")),
         "stays": stays.rename({"person_id": "subject_id"}).drop("visits"),
@@ -108,6 +132,7 @@ def _decisions(every: pl.DataFrame, stays: pl.DataFrame, segments: pl.DataFrame,
     admitted = every["admission"].sum()
     merged, through = admitted - stays.height, stays["ed_out"].count()
     joined, empty = icu["segments"].sum() - icu.height, segments.filter(pl.col("end") <= pl.col("start")).height
+    backwards = every.filter(pl.col("end") < pl.col("start")).height
     reasons = {
         "begin after the patient's death": stays.filter("after").height,
         "are discharged dead but the patient lived on": stays.filter("lived_on").height,
@@ -127,6 +152,7 @@ def _decisions(every: pl.DataFrame, stays: pl.DataFrame, segments: pl.DataFrame,
         f"{stays.height} hospital stays.": merged,
         f"visit_occurrence: {through} hospital stays start in the emergency department; they are admitted when the "
         "patient leaves it.": through,
+        f"visit_occurrence: {backwards} visits end before they start; they count as ended at once.": backwards,
         f"visit_detail: {joined} segments of intensive care touch the one before and were joined to it: {icu.height} "
         "ICU stays.": joined,
         f"visit_detail: {empty} segments of intensive care have no length and were left out.": empty,

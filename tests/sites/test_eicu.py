@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from sites.dataset import Dataset
+from sites.errors import InputError
 from sites.exports.eicu import EXPORT, lab_name
 from sites.exports.eicu_stays import person_id
 from sites.exports.eicu_tables import VITAL_PERIODIC
@@ -406,6 +407,26 @@ def test_an_infusion_at_rate_zero_is_off(tmp_path: Path) -> None:
     events = _events(tmp_path / "e", [{}], infusiondrug=rows)
     assert _minutes(events, "INFUSION_START//Propofol (mcg/kg/min)") == [60]
     assert _minutes(events, "INFUSION_END//Propofol (mcg/kg/min)") == [62]
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "sentence"),
+    [
+        ("hospitaldischargeyear", "99999", "found 99999, expected a year"),
+        ("hospitaladmittime24", "25:99:00", "found '25:99:00', expected a time of day"),
+        ("hospitaladmitoffset", str(10**15), "expected minutes within ten years"),
+        ("age", "abc", "found 'abc', expected years or > 89"),
+        ("uniquepid", "", "found no value, expected an id"),
+        ("patienthealthsystemstayid", "", "found no value, expected an id"),
+    ],
+)
+def test_what_cannot_be_placed_gets_a_sentence(tmp_path: Path, column: str, value: str, sentence: str) -> None:
+    fine = {"patientunitstayid": 2, "patienthealthsystemstayid": 20}
+    with pytest.raises(InputError, match=f"patient, data row 2, column {column}: .*{sentence}"):
+        _events(tmp_path / "e", [fine, {column: value}])
 
 
 # --- the demo ----------------------------------------------------------------------------------------------------

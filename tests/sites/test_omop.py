@@ -461,6 +461,38 @@ def test_unnamed_data_is_a_source_of_its_own(tmp_path: Path) -> None:
     assert first and second and first != second
 
 
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("person", "visit", "sentence"),
+    [
+        ({"year_of_birth": 99}, {}, "person, data row 1, column year_of_birth: found 99, expected a year"),
+        ({"month_of_birth": 13}, {}, "person, data row 1, column month_of_birth: found 13, expected a month"),
+        ({"month_of_birth": 2, "day_of_birth": 31}, {}, "column day_of_birth: found 31, expected a day of that month"),
+        ({}, {"person_id": ""}, "visit_occurrence, data row 1, column person_id: found no value, expected an id"),
+    ],
+)
+def test_what_cannot_be_placed_gets_a_sentence(
+    tmp_path: Path, person: dict[str, object], visit: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        _events(tmp_path / "e", person=[PERSON | person], visit_occurrence=[VISIT | visit])
+
+
+def test_visits_of_unknown_persons_are_counted(tmp_path: Path) -> None:
+    stranger = _visit(2, 9201, "2014-03-10 08:00:00", "2014-03-12 08:00:00", person_id=5)
+    dataset = _ingest(_export(tmp_path / "e", visit_occurrence=[VISIT, stranger]))
+    assert any("1 visits of persons who are not in person" in warning for warning in dataset.manifest.warnings)
+    assert len(_times(dataset.scan().collect(), "HOSPITAL_ADMISSION")) == 1
+
+
+def test_visits_that_end_before_they_start_are_counted(tmp_path: Path) -> None:
+    visit = _visit(1, 9201, "2014-03-10 08:00:00", "2014-03-01 08:00:00")
+    dataset = _ingest(_export(tmp_path / "e", visit_occurrence=[visit]))
+    assert any("1 visits end before they start" in warning for warning in dataset.manifest.warnings)
+
+
 # --- real exports ------------------------------------------------------------------------------------------------
 
 
