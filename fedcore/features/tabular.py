@@ -21,7 +21,7 @@ import polars as pl
 from fedcore.features.events import Record, describing_concepts, series_concepts
 from fedcore.features.representation import Arrays, FeatureSpace, Raw
 from fedcore.samples import SiteSamples
-from fedcore.statistics import Column, Floats, Kind, standard, standardise, vocabulary
+from fedcore.statistics import CELLS, Column, Floats, Kind, standard, standardise, vocabulary
 from privacy.releases.sketches import DEFAULT_MINIMUM, Counts, Histogram, Moments, Sketch, Sketches
 from sites.concepts import Concept
 from sites.dataset import Dataset
@@ -35,6 +35,11 @@ BLOCK = 64
 
 ROWS = 8192
 """Samples that are encoded at once."""
+
+RESOLVED = 40
+"""A column's grid leaves a site only if so many times the minimum of patients have it: the outermost cell that may be
+told apart then holds at most a fortieth of them. Of fewer patients the tails cannot be told without telling persons,
+and limits from joined cells would cut into the bulk."""
 
 MOST_READINGS = 10_000.0
 LATE = 0.25
@@ -131,15 +136,17 @@ class Tabular:
         """Moments and clipping grids of the columns, patients by group of codes."""
         shown = _show(samples.raw["x"], samples.names["x"])
         names = [c.name for c in _shown()]
-        clipped = [i for i, c in enumerate(_shown()) if c.kind != "flag"]
         _, one_each = np.unique(samples.patient_id, return_index=True)
+        patients = shown[np.sort(one_each)]
+        resolved = np.sum(~np.isnan(patients), axis=0) >= RESOLVED * minimum
+        clipped = [i for i, c in enumerate(_shown()) if c.kind != "flag" and resolved[i]]
         owner = np.repeat(samples.patient_id, np.diff(samples.raw["codes.offsets"]))
         return {
             "columns": _moments(names, shown, samples.patient_id, minimum),
             "grid": Histogram.release(
                 [names[i] for i in clipped],
-                np.stack([_shown()[i].edges() for i in clipped]),
-                shown[np.sort(one_each)][:, clipped],
+                np.stack([_shown()[i].edges() for i in clipped]) if clipped else np.zeros((0, CELLS + 1)),
+                patients[:, clipped],
                 minimum,
             ),
             "codes": Counts.release(samples.names["codes"], samples.raw["codes.index"], owner, minimum),
