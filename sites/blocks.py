@@ -78,7 +78,7 @@ def blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
     if waiting:
         if waiting.count(b'"') % 2:
             raise _unclosed(path, line + waiting.count(b"\n", 0, record_end(waiting)))
-        yield Block(bytes(waiting), line, 1.0)
+        yield Block(bytes(waiting) + b"\n", line, 1.0)
 
 
 def _unclosed(path: Path, line: int) -> InputError:

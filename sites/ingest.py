@@ -24,7 +24,7 @@ from sites.events import events_of
 from sites.exports.export import Events, Frames
 from sites.metadata import write_metadata
 from sites.origins import remember
-from sites.shards import Codes, Piece, Range, Spill, Written, plan, write_shard
+from sites.shards import SHARD_EVENTS, Codes, Piece, Range, Spill, Written, plan, write_shard
 from sites.source import Progress, Source, open_source, small_frames, subjects_of
 from sites.spec import SiteSpec
 
@@ -88,7 +88,7 @@ def _make(source: Source, work: Path, progress: Progress, jobs: int) -> None:
     (dataset / "data").mkdir(parents=True)
     (dataset / "metadata").mkdir()
     codes = Codes.of(spills)
-    shards = plan(np.sum([spill.counts for spill in spills], axis=0)) if spills else []
+    shards = plan(np.sum([spill.counts for spill in spills], axis=0), SHARD_EVENTS) if spills else []
     if not shards:
         raise InputError(f"{source.spec.path}: no table gave any event; expected {source.export.title} with rows")
     n_codes = np.zeros(len(codes.names), dtype=np.int64)

@@ -183,7 +183,7 @@ class Range:
     last: int
 
 
-def plan(counts: npt.NDArray[np.int64], limit: int = SHARD_EVENTS) -> list[Range]:
+def plan(counts: npt.NDArray[np.int64], limit: int) -> list[Range]:
     """Consecutive subjects to shards of at most `limit` events; a subject with more has a shard of its own.
 
     >>> plan(np.array([4, 4, 4, 20, 1]), limit=10)

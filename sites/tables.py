@@ -131,12 +131,20 @@ class Reader:
                 name = f"{table.folder}/{table.name}" if table.folder else table.name
                 raise InputError(
                     f"{self.path}: found no file {name}.csv, .csv.gz or .parquet, which {self.export.title} needs"
-                    f"{self._other_kind() or '; give the folder that holds it, or add it'}"
+                    f"{self._other_kind() or self._deeper(table)}"
                 )
             try:
                 self._layout(table, path)
             except InputError as error:
                 raise InputError(f"{error}{self._other_kind()}") from None
+
+    def _deeper(self, table: Table) -> str:
+        """Where the export may lie instead: in a folder of this one that holds the table."""
+        for folder in sorted(path for path in self.path.iterdir() if path.is_dir()):
+            names = {file.name.lower() for file in folder.iterdir()}
+            if names & {f"{table.name}{ending}" for ending in _ENDINGS}:
+                return f"; is {folder} meant?"
+        return "; give the folder that holds it, or add it"
 
     def _other_kind(self) -> str:
         looks = [kind for kind in kinds() if kind != self.export.kind and looks_like(self.path, kind)]
@@ -245,11 +253,11 @@ def _complete(frame: pl.DataFrame, table: Table, absent: list[str]) -> pl.DataFr
 
 
 def _csv_blocks(
-    table: Table, path: Path, block_bytes: int = BLOCK_BYTES
+    table: Table, path: Path, block_bytes: int | None = None
 ) -> Iterator[tuple[typed.Layout, Block | None]]:
     """Yield the layout (with no block), then each block of records behind the header."""
     layout: typed.Layout | None = None
-    for block in blocks(path, block_bytes):
+    for block in blocks(path, block_bytes or BLOCK_BYTES):
         if layout is not None:
             yield layout, block
             continue
@@ -273,9 +281,12 @@ def _header(table: Table, path: Path, data: bytes) -> typed.Layout:
         ) from None
     if not text.replace("\r", "").replace("\n", "").replace("\t", "").isprintable():
         raise InputError(f"{path}, line 1: found binary data, expected a CSV header; export the table again")
-    header = typed.lowered(next(csv.reader(io.StringIO(text))))
+    try:
+        header = typed.lowered(next(csv.reader(io.StringIO(text, newline=""))))
+    except csv.Error as error:
+        raise InputError(f"{path}, line 1: found no CSV header ({error}); export the table again") from None
     for delimiter, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
-        split = typed.lowered(next(csv.reader(io.StringIO(text), delimiter=delimiter)))
+        split = typed.lowered(text.split(delimiter))
         if len(split) > len(header) and set(split) & set(table.columns):
             raise InputError(
                 f"{path}, line 1: found fields separated by {name}, expected commas; write the file anew with commas"
