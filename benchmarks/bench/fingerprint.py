@@ -33,10 +33,7 @@ def libraries() -> tuple[tuple[str, str], ...]:
 def _source(module: str) -> Path | None:
     """The source file of one of our rooms' or the user's modules, without importing it or its parents."""
     parts = module.split(".")
-    if parts[0] in ROOMS:
-        base = _room(parts[0]).joinpath(*parts)
-    else:
-        base = Path.cwd().joinpath(*parts)
+    base = (_room(parts[0]) if parts[0] in ROOMS else Path.cwd()).joinpath(*parts)
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
             return path

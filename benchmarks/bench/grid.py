@@ -110,8 +110,8 @@ def _with_ray(
         del quiet["include_dashboard"]
         ray.init(address=address, runtime_env={"env_vars": environment.for_workers()}, **quiet)
     try:
-        mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-        task = ray.remote(num_cpus=1, max_retries=1)(_in_worker)
+        mailbox: Any = ray.remote(num_cpus=0)(_Mailbox).remote()
+        task: Any = ray.remote(num_cpus=1, max_retries=1)(_in_worker)
         pending = {task.remote(index, work, piece, mailbox): index for index, piece in enumerate(pieces)}
         while pending:
             done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)

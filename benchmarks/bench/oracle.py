@@ -1,7 +1,6 @@
 """What nobody can beat: the true risks of simulated patients, scored as if they were a model's predictions."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,6 +8,7 @@ import polars as pl
 from bench.fingerprint import fingerprint
 from bench.training import Predicted, Trained, described, keep, prepared_sites, trained_folder
 from fedcore.samples import SiteSamples
+from fedcore.server import RoundReport
 from leaderboard.measured import Training
 from leaderboard.record import Spec
 from sites.dataset import Dataset
@@ -18,8 +18,8 @@ from sites.site import Site
 REPRESENTATION = "tabular"
 
 
-def predict(spec: Spec, sites: Sequence[Site], _on_round: Callable[[Any], None], *, reuse: bool) -> Predicted:  # noqa: ARG001
-    """Look up the true risk of every sample.
+def predict(spec: Spec, sites: Sequence[Site], on_round: Callable[[RoundReport], None], *, reuse: bool) -> Predicted:
+    """Look up the true risk of every sample; there are no rounds, and looking up is as quick as reusing.
 
     Raises:
         InputError: a site is not simulated, no site can serve the task, or the simulation knows no truth for it.

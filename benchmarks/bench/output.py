@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-out = Console(soft_wrap=True)
+out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
 
@@ -27,9 +27,13 @@ def print_json(report: BaseModel) -> None:
     sys.stdout.write(report.model_dump_json(indent=2) + "\n")
 
 
-def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> None:
+def print_table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()
+) -> None:
     """Print a table; columns whose index is in `numbers` are set to the right. Cells are plain text."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=escape(title), title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+    )
     for index, name in enumerate(header):
         table.add_column(escape(name), justify="right" if index in numbers else "left", overflow="fold")
     for row in rows:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from bench.fingerprint import fingerprint
+from bench.modes import CacheMode, Rerun
 from bench.suite import Entry, SuiteSpec
-from fedcore.models import model as models
 from fedcore import task as tasks
+from fedcore.models import model as models
 from leaderboard.record import Record, Spec, cell_id
 from leaderboard.spec import (
     Configured,
@@ -38,9 +38,6 @@ STRATEGIES: Mapping[str, str] = {
 CONCEPTS = Path(concepts.__file__).with_name("concepts.yaml")
 TRAINING_MODULES = ("bench.training", "fedcore.federation", "fedcore.prepare")
 SCORING_MODULES = ("bench.cell", "leaderboard.evaluators.prediction", "leaderboard.evaluators.calibration")
-
-CacheMode = Literal["default", "ignore", "only"]
-Rerun = Literal["failed", "all"]
 
 
 @dataclass(frozen=True)
@@ -178,6 +175,6 @@ def make_plan(suite: SuiteSpec, sites: Sequence[Site], choice: Choice, store: St
 
 def is_pending(cell: Cell, cache_mode: CacheMode, rerun: Rerun | None) -> bool:
     """Whether the cell is to be run: what has a record is not, unless asked for."""
-    if cell.record is None or rerun == "all" or cache_mode == "ignore":
+    if cell.record is None or rerun is Rerun.all or cache_mode is CacheMode.ignore:
         return True
-    return rerun == "failed" and cell.record.status == "failed"
+    return rerun is Rerun.failed and cell.record.status == "failed"

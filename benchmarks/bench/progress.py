@@ -8,7 +8,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from bench.output import err, note
 from leaderboard.record import Record
@@ -22,7 +30,13 @@ def is_live(*, quiet: bool) -> bool:
 
 
 def _bars() -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=err, transient=True)
 
 
@@ -56,7 +70,9 @@ class Watch:
             self._all = self._bars.add_task("preparing", total=len(self._names))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bars:
             self._bars.stop()
 
@@ -90,7 +106,10 @@ class Watch:
             if index in self._running:
                 self._bars.remove_task(self._running.pop(index))
         if not self._quiet:
-            note(f"{self._done:>3}/{len(self._names)} {self._names[index]}: {_outcome(record)} ({record.cost.wall_s:.1f} s)")
+            note(
+                f"{self._done:>3}/{len(self._names)} {self._names[index]}: "
+                f"{_outcome(record)} ({record.cost.wall_s:.1f} s)"
+            )
 
 
 def _outcome(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""Running the pending cells of a plan: features first, each once, then the cells side by side, each record as it ends."""
+"""Running the pending cells of a plan: samples first, each once, then cells side by side, each record as it ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Any
 
 from bench.cell import Piece, run_cell
 from bench.grid import run_grid
-from bench.plan import ORACLE, CacheMode, Cell, Rerun, is_pending
+from bench.modes import CacheMode, Rerun
+from bench.plan import ORACLE, Cell, is_pending
 from bench.progress import Watch
 from bench.provenance import now, provenance
 from leaderboard.measured import Cost
@@ -40,9 +41,11 @@ def run_cells(
     """Run what is pending, write each record as its cell ends, and return all cells that have one, in plan order."""
     store = Store(out)
     found = {cell.cell_id: Finished(cell, cell.record, True) for cell in cells if cell.record is not None}
-    pending = [cell for cell in cells if is_pending(cell, cache_mode, rerun)] if cache_mode != "only" else []
+    pending = (
+        [cell for cell in cells if is_pending(cell, cache_mode, rerun)] if cache_mode is not CacheMode.only else []
+    )
     if pending:
-        reuse = cache_mode != "ignore" and rerun != "all"
+        reuse = cache_mode is not CacheMode.ignore and rerun is not Rerun.all
         pieces = [Piece(cell.spec, tuple(sites), cell.code_fingerprint, command, reuse) for cell in pending]
         with Watch([cell.name for cell in pending], total_cells=len(cells), quiet=quiet) as watch:
             _prepare(pieces, jobs, address, watch)
@@ -63,7 +66,9 @@ def _prepare(pieces: Sequence[Piece], jobs: int, address: str | None, watch: Wat
 
     wanted = {}
     for piece in pieces:
-        representation = "tabular" if piece.spec.model.name == ORACLE else models.load(piece.spec.model.name).representation
+        representation = (
+            "tabular" if piece.spec.model.name == ORACLE else models.load(piece.spec.model.name).representation
+        )
         for number in range(len(piece.sites)):
             wanted[piece.sites[number].name, piece.spec.task.name, representation] = (piece, number, representation)
     outcomes = run_grid(prepare_site, list(wanted.values()), jobs=jobs, address=address)

@@ -72,7 +72,9 @@ def load_suite(name: str) -> SuiteSpec:
     """
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
-        raise InputError(f"there is no suite {name!r}; there are: {', '.join(names())}, or give the path of a .yaml file")
+        raise InputError(
+            f"there is no suite {name!r}; there are: {', '.join(names())}, or give the path of a .yaml file"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return SuiteSpec.model_validate(content)

@@ -158,7 +158,10 @@ def _request(spec: Spec) -> FederationRequest:
         model=spec.model.name,
         strategy=spec.strategy.name,
         rounds=spec.federation.rounds,
-        config=dict(spec.model.config),
+        config={
+            name: float(value) if isinstance(value, float) else int(str(value))
+            for name, value in spec.model.config.items()
+        },
         seed=spec.seed,
     )
 
@@ -168,9 +171,7 @@ def _training(result: FederationResult) -> Training:
         chosen=dict(result.settings),
         selection=result.selection,
         trials=tuple(_trial(trial) for trial in result.trials),
-        rounds=tuple(
-            Round(round=r.round, train_loss=r.train_loss, tuning_loss=r.tuning_loss) for r in result.rounds
-        ),
+        rounds=tuple(Round(round=r.round, train_loss=r.train_loss, tuning_loss=r.tuning_loss) for r in result.rounds),
     )
 
 
@@ -178,9 +179,7 @@ def _trial(trial: Mapping[str, Any]) -> Trial:
     site = {"site": trial["site"]} if "site" in trial else {}
     loss = trial["tuning_loss"]
     note = trial["error"] or (None if loss is not None else "too few tuning patients to tell")
-    return Trial(
-        settings={**site, **trial["setting"]}, tuning_loss=loss, best_round=trial["best_round"], note=note
-    )
+    return Trial(settings={**site, **trial["setting"]}, tuning_loss=loss, best_round=trial["best_round"], note=note)
 
 
 def _releases(spec: Spec, served: Sequence[Prepared]) -> tuple[Release, ...]:
@@ -196,9 +195,7 @@ def _releases(spec: Spec, served: Sequence[Prepared]) -> tuple[Release, ...]:
     )
 
 
-def keep(
-    folder: Path, trained: Trained, samples: Sequence[SiteSamples], predictions: Mapping[str, np.ndarray]
-) -> None:
+def keep(folder: Path, trained: Trained, samples: Sequence[SiteSamples], predictions: Mapping[str, np.ndarray]) -> None:
     """Write predictions (MEDS-evaluation's columns) and what is known of the training, all or nothing."""
     frames = [
         pl.DataFrame(

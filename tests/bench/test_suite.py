@@ -21,7 +21,7 @@ def test_the_suites_that_come_with_fedward_load_under_their_own_name() -> None:
 
 
 def test_an_unknown_suite_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(InputError, match="no suite 'mortalty'.*mortality"):
+    with pytest.raises(InputError, match=r"no suite 'mortalty'.*mortality"):
         load_suite("mortalty")
 
 

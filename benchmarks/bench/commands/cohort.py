@@ -1,11 +1,16 @@
 """`bench cohort`: who a task takes in at each site, and where the others went."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench import output
 from bench.commands.look import Json
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fedcore.samples import Attrition
 
 
 class Step(output.Report):
@@ -42,13 +47,14 @@ def cohort(
 ) -> int:
     """Count samples, positives and attrition by site."""
     from bench.open import open_all
-    from fedcore.cohort import CannotServe, build_cohort, load_task
+    from fedcore.cohort import CannotServe, load_task
+    from fedcore.prepare import prepared_cohort
 
     loaded = load_task(task)
-    found = []
+    found: list[tuple[str, pl.DataFrame | None, tuple[Attrition, ...], str | None]] = []
     for one in open_all(site or [], [], quiet=json_):
         try:
-            built = build_cohort(one, loaded)
+            built = prepared_cohort(one, loaded)
         except CannotServe as reason:
             steps = getattr(reason, "attrition", ())
             found.append((one.name, None, steps, str(reason)))
@@ -89,7 +95,9 @@ def _print(report: Cohorts) -> None:
             output.say(f"\n{s.site}: skipped: {s.skipped}")
         steps = [(a.step, f"{a.samples:,}", f"{a.patients:,}") for a in s.attrition]
         if steps:
-            output.print_table(f"\n{s.site}", ["what was demanded", "samples left", "patients left"], steps, numbers=(1, 2))
+            output.print_table(
+                f"\n{s.site}", ["what was demanded", "samples left", "patients left"], steps, numbers=(1, 2)
+            )
 
 
 def _share(part: int, whole: int) -> str:

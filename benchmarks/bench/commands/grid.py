@@ -11,11 +11,16 @@ import typer
 
 from bench import output
 from bench.commands.look import DEFAULT_OUT, Json, Out
+from bench.modes import CacheMode, Rerun
 
-Suite = Annotated[str, typer.Option("--suite", help="A suite's name (`bench list suites`) or the path of a .yaml file.")]
+Suite = Annotated[
+    str, typer.Option("--suite", help="A suite's name (`bench list suites`) or the path of a .yaml file.")
+]
 SiteOption = Annotated[
     list[str] | None,
-    typer.Option("--site", help="NAME=KIND[,OPTION...]:PATH, or a remembered name; several. None: simulated hospitals."),
+    typer.Option(
+        "--site", help="NAME=KIND[,OPTION...]:PATH, or a remembered name; several. None: simulated hospitals."
+    ),
 ]
 External = Annotated[list[str] | None, typer.Option("--external", help="As --site; only scored, never trained on.")]
 TaskOption = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks, or ACES files; several.")]
@@ -62,22 +67,25 @@ class FinishedCell(output.Report):
 
 
 class Number(output.Report):
-    """A mean over seeds with its interval; null where it was suppressed."""
+    """Mean of the seeds' values, means of their intervals' ends, and the seeds' extremes; null with a reason."""
 
     value: float | None
     low: float | None
     high: float | None
+    seed_low: float | None
+    seed_high: float | None
+    reason: str | None
 
 
 class SummaryRow(output.Report):
-    """One line of the end table."""
+    """One line of the end table; `sites` names the worst site or sites."""
 
     task: str
     model: str
     strategy: str
     scope: str
-    site: str | None
-    seeds: int
+    sites: tuple[str, ...]
+    seeds: tuple[int, ...]
     metrics: dict[str, Number]
 
 
@@ -137,7 +145,9 @@ def plan(
     if json_:
         output.print_json(report)
         return
-    table = [(r.cell_id[:12], r.task, r.model, r.strategy, str(r.seed), r.state, f"{r.estimated_s:.0f} s") for r in rows]
+    table = [
+        (r.cell_id[:12], r.task, r.model, r.strategy, str(r.seed), r.state, f"{r.estimated_s:.0f} s") for r in rows
+    ]
     header = ["cell", "task", "model", "strategy", "seed", "state", "estimate"]
     output.print_table(f"Suite {loaded.name} on {', '.join(report.sites)}", header, table, numbers=(4, 6))
     output.say(f"{len(cells)} cells, {len(pending)} pending, about {report.estimated_minutes:.1f} minutes")
@@ -153,18 +163,16 @@ def run(
     rounds: Rounds = None,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")] = None,
     ray_address: Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster, e.g. auto.")] = None,
-    cache: Annotated[str, typer.Option("--cache", help="default, ignore (run all anew) or only (run none).")] = "default",
-    rerun: Annotated[str | None, typer.Option("--rerun", help="failed or all.")] = None,
+    cache: Annotated[
+        CacheMode, typer.Option("--cache", help="ignore: run all anew; only: run none.")
+    ] = CacheMode.default,
+    rerun: Annotated[Rerun | None, typer.Option("--rerun", help="Run again what failed, or all.")] = None,
     out: Out = DEFAULT_OUT,
     json_: Json = False,
 ) -> int:
     """Run a suite: every cell that has no record yet, then one table. The same command goes on where it stopped."""
     from bench.run import run_cells
 
-    if cache not in ("default", "ignore", "only"):
-        raise typer.BadParameter(f"--cache is default, ignore or only, found {cache!r}")
-    if rerun not in (None, "failed", "all"):
-        raise typer.BadParameter(f"--rerun is failed or all, found {rerun!r}")
     cells, sites, loaded = _cells(suite, site, external, task, only, seeds, rounds, out, quiet=json_)
     finished = run_cells(
         cells,
@@ -194,7 +202,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _cells(  # noqa: PLR0917
+def _cells(
     suite: str,
     site: Sequence[str] | None,
     external: Sequence[str] | None,

@@ -140,12 +140,16 @@ def show(
 
     found = {record.cell_id: record for record in Store(out).records() if record.cell_id.startswith(cell)}
     if not found:
-        raise RecordError(f"no record in {out} has a cell_id that starts with {cell!r}; `bench status` says what is there")
+        raise RecordError(
+            f"no record in {out} has a cell_id that starts with {cell!r}; `bench status` says what is there"
+        )
     if len(found) > 1:
-        raise RecordError(f"{len(found)} cells in {out} start with {cell!r}: {', '.join(k[:16] for k in found)}; give more characters")
+        raise RecordError(
+            f"{len(found)} cells in {out} start with {cell!r}: {', '.join(k[:16] for k in found)}; give more characters"
+        )
     record = next(iter(found.values()))
     if json_:
-        sys.stdout.write(canonical_json(record))
+        sys.stdout.write(canonical_json(record).decode())
     else:
         print_record(record)
 
@@ -159,7 +163,9 @@ def status(out: Out = DEFAULT_OUT, json_: Json = False) -> None:
     for record in Store(out).records():
         by_suite.setdefault(record.spec.suite.name, []).append((record.status, record.provenance.finished_at))
     place = home()
-    datasets = sorted(path.name for path in (place / "datasets").glob("*") if (path / "metadata/fedward.json").is_file())
+    datasets = sorted(
+        path.name for path in (place / "datasets").glob("*") if (path / "metadata/fedward.json").is_file()
+    )
     report = Status(
         records=str(out),
         suites=tuple(
@@ -193,7 +199,9 @@ def _checks() -> list[CheckedThing]:
 
     version = ".".join(str(part) for part in sys.version_info[:3])
     checks = [
-        CheckedThing(name="Python", ok=(3, 11) <= sys.version_info[:2] < (3, 14), found=version, remedy="use 3.11 to 3.13")
+        CheckedThing(
+            name="Python", ok=(3, 11) <= sys.version_info[:2] < (3, 14), found=version, remedy="use 3.11 to 3.13"
+        )
     ]
     for name in ("torch", "flwr", "ray", "polars", "numpy", "es-aces", "meds", "opacus"):
         try:
@@ -209,11 +217,15 @@ def _checks() -> list[CheckedThing]:
     place = home()
     mode = place.stat().st_mode & 0o777
     checks.append(
-        CheckedThing(name="FEDWARD_HOME", ok=mode == 0o700, found=f"{place} (mode {mode:o})", remedy=f"chmod 700 {place}")
+        CheckedThing(
+            name="FEDWARD_HOME", ok=mode == 0o700, found=f"{place} (mode {mode:o})", remedy=f"chmod 700 {place}"
+        )
     )
     free = shutil.disk_usage(place).free
     checks.append(
-        CheckedThing(name="free disk", ok=free > 2**31, found=f"{free / 2**30:.1f} GB", remedy="free 2 GB or move FEDWARD_HOME")
+        CheckedThing(
+            name="free disk", ok=free > 2**31, found=f"{free / 2**30:.1f} GB", remedy="free 2 GB or move FEDWARD_HOME"
+        )
     )
     checks.append(CheckedThing(name="cores", ok=True, found=str(len(os.sched_getaffinity(0)))))
     return checks

@@ -1,14 +1,19 @@
 """`bench site`: look at an export, read it into MEDS, remember it, forget it, simulate hospitals."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench import output
 from bench.commands.look import Json
 
-app = typer.Typer(help="Hospital exports: check, ingest, forget, simulate.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from sites.spec import SiteSpec
+
+app = typer.Typer(
+    help="Hospital exports: check, ingest, forget, simulate.", no_args_is_help=True, rich_markup_mode=None
+)
 
 SITE_HELP = "[NAME=]KIND[,OPTION...]:PATH, e.g. mimic4:/data/mimiciv; `bench list sites` names the kinds."
 What = Annotated[str, typer.Argument(metavar="KIND:PATH", help=SITE_HELP)]
@@ -83,7 +88,7 @@ class Simulation(output.Report):
     hospitals: tuple[Simulated, ...]
 
 
-def _parse(text: str) -> tuple["SiteSpec", bool]:  # noqa: F821
+def _parse(text: str) -> tuple["SiteSpec", bool]:
     from sites.spec import SiteSpec
 
     head = text.partition(":")[0]
@@ -94,7 +99,9 @@ def _parse(text: str) -> tuple["SiteSpec", bool]:  # noqa: F821
 @app.command()
 def check(
     what: What,
-    quick: Annotated[bool, typer.Option("--quick", help="Only files, patients and stays; no ingest, no coverage.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only files, patients and stays; no ingest, no coverage.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Say what an export holds, what is missing, what was decided, and which harmonised variables it covers."""
@@ -145,7 +152,9 @@ def check(
 
 
 def _print_check(report: SiteCheck) -> None:
-    output.say(f"{report.title} at {report.path}: {report.data_kind} data, patient source {report.source} {report.part}")
+    output.say(
+        f"{report.title} at {report.path}: {report.data_kind} data, patient source {report.source} {report.part}"
+    )
     output.say(f"{report.n_patients:,} patients, {report.n_subjects:,} subjects, {len(report.tables)} tables found")
     if report.absent:
         rows = [(name, lost) for name, lost in report.absent.items()]
@@ -158,10 +167,7 @@ def _print_check(report: SiteCheck) -> None:
         rows3 = [(d.what, d.value, f"{d.n:,}") for d in report.declared]
         output.print_table("\nDecided for this data", ["what", "value", "n"], rows3, numbers=(2,))
     if report.coverage:
-        rows5 = [
-            (c.concept, c.unit, f"{c.events:,}", f"{c.subjects:,}", f"{c.implausible:,}")
-            for c in report.coverage
-        ]
+        rows5 = [(c.concept, c.unit, f"{c.events:,}", f"{c.subjects:,}", f"{c.implausible:,}") for c in report.coverage]
         header = ["variable", "unit", "events", "subjects", "implausible"]
         output.print_table("\nHarmonised variables", header, rows5, numbers=(2, 3, 4))
     for warning in report.warnings:
@@ -217,7 +223,9 @@ def forget(name: Annotated[str, typer.Argument(help="A remembered name, or KIND:
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="Folder for the exports.")],
     hospitals: Annotated[int, typer.Option(min=1, max=60, help="How many hospitals.")] = 6,
-    patients: Annotated[int | None, typer.Option(min=50, help="Patients of each; default: as the embedded suite.")] = None,
+    patients: Annotated[
+        int | None, typer.Option(min=50, help="Patients of each; default: as the embedded suite.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     json_: Json = False,
 ) -> None:
@@ -226,11 +234,11 @@ def simulate(
 
     written = write(out, hospitals=hospitals, patients_per_hospital=patients, seed=seed)
     report = Simulation(
-        hospitals=tuple(
-            Simulated(name=s.name, kind=s.kind, path=str(s.path), site=str(s.spec)) for s in written
-        )
+        hospitals=tuple(Simulated(name=s.name, kind=s.kind, path=str(s.path), site=str(s.spec)) for s in written)
     )
     if json_:
         output.print_json(report)
         return
-    output.print_table("Simulated hospitals", ["name", "format", "site"], [(h.name, h.kind, h.site) for h in report.hospitals])
+    output.print_table(
+        "Simulated hospitals", ["name", "format", "site"], [(h.name, h.kind, h.site) for h in report.hospitals]
+    )

@@ -1,0 +1,137 @@
+"""What a run and a record look like to people."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import output
+from bench.commands.grid import FinishedCell, Number, Run, SummaryRow
+from bench.run import Finished
+from leaderboard.metric import Metric
+from leaderboard.record import Record, result_sha256
+from leaderboard.store import Store
+from leaderboard.tables import COLUMNS, Row, summary
+
+TITLES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "calibration_slope": "calibration slope"}
+
+
+def run_report(suite: str, out: Path, finished: Sequence[Finished]) -> Run:
+    """The report of a run: its cells, and one line for each model, strategy and scope."""
+    store = Store(out)
+    records = [one.record for one in finished]
+    with_data = [record.data for record in records if record.data is not None]
+    return Run(
+        suite=suite,
+        records=str(out),
+        data_kind=with_data[0].data_kind if with_data else None,
+        cells=tuple(
+            FinishedCell(
+                cell_id=one.cell.cell_id,
+                result_sha256=result_sha256(one.record),
+                task=one.record.spec.task.name,
+                model=one.record.spec.model.name,
+                strategy=one.record.spec.strategy.name,
+                seed=one.record.spec.seed,
+                status=one.record.status,
+                cached=one.cached,
+                error=one.record.error.message if one.record.error else None,
+                record=str(store.path(one.record)),
+            )
+            for one in finished
+        ),
+        summary=tuple(_row(row) for row in summary(records)),
+        skipped_sites={site.name: site.reason for data in with_data for site in data.skipped},
+    )
+
+
+def _row(row: Row) -> SummaryRow:
+    return SummaryRow(
+        task=row.task,
+        model=row.model,
+        strategy=row.strategy,
+        scope=row.scope,
+        sites=row.sites,
+        seeds=row.seeds,
+        metrics={name: Number(**asdict(number)) for name, number in row.numbers.items()},
+    )
+
+
+def print_run(report: Run) -> None:
+    """The end table, a task at a time; then what failed, what was skipped, and where the records are."""
+    for task in dict.fromkeys(row.task for row in report.summary):
+        rows = [row for row in report.summary if row.task == task]
+        lines = []
+        for row in rows:
+            worst = row.scope == "worst-site"
+            name = ("", "  worst site") if worst else (row.model, row.strategy)
+            lines.append((*name, *(_shown(row.metrics[metric]) for metric in COLUMNS)))
+        seeds = len(rows[0].seeds)
+        title = f"\n{task}, {report.data_kind} data, {seeds} seed{'s' if seeds > 1 else ''}, held-out patients"
+        output.print_table(title, ["model", "strategy", *(TITLES[metric] for metric in COLUMNS)], lines)
+    reasons = {n.reason for row in report.summary for n in row.metrics.values() if n.reason}
+    if report.summary:
+        output.say(
+            "\nValue [95 % interval from resampling patients]; over several seeds both are means. "
+            "A worst site is chosen anew for each metric."
+        )
+    for reason in sorted(reasons):
+        output.say(f"suppressed: {reason}")
+    for site, reason in report.skipped_sites.items():
+        output.say(f"skipped site {site}: {reason}")
+    for cell in report.cells:
+        if cell.status != "ok":
+            output.say(f"{cell.status}: {cell.task} {cell.model} {cell.strategy} seed {cell.seed}: {cell.error}")
+    cached = sum(cell.cached for cell in report.cells)
+    output.say(f"\n{len(report.cells)} cells ({cached} cached); records: {report.records}/{report.suite}/")
+
+
+def _shown(number: Number) -> str:
+    if number.value is None:
+        return "suppressed"
+    if number.low is None or number.high is None:
+        return f"{number.value:.3f}"
+    return f"{number.value:.3f} [{number.low:.3f}, {number.high:.3f}]"
+
+
+def print_record(record: Record) -> None:
+    """One record: what was asked, on which data, what was chosen, what came out, what it cost."""
+    s = record.spec
+    output.say(f"cell    {record.cell_id}")
+    output.say(f"result  {result_sha256(record)}")
+    output.say(
+        f"asked   {s.suite.name} {s.suite.version}: {s.task.name}, {s.model.name}, {s.strategy.name}, seed {s.seed}"
+    )
+    output.say(f"status  {record.status}" + (f": {record.error.message}" if record.error else ""))
+    if record.data is not None:
+        rows = [
+            (d.name, d.role, d.data_kind, f"{d.n_patients:,}", f"{d.n_samples:,}", f"{d.n_pos:,}")
+            for d in record.data.sites
+        ]
+        header = ["site", "role", "data", "patients", "samples", "positives"]
+        output.print_table("\nData", header, rows, numbers=(3, 4, 5))
+        for site in record.data.skipped:
+            output.say(f"skipped {site.name}: {site.reason}")
+    if record.training is not None:
+        t = record.training
+        output.say(f"\nchosen  {t.chosen} ({t.selection}; {len(t.trials)} trials)")
+    if record.metrics:
+        rows6 = [_metric(metric) for metric in record.metrics]
+        output.print_table(
+            "\nMetrics on held-out patients", ["scope", "metric", "value", "n", "events"], rows6, numbers=(3, 4)
+        )
+    cost, where = record.cost, record.provenance
+    up, down = cost.bytes_up or 0, cost.bytes_down or 0
+    output.say(f"\ncost    {cost.wall_s:.1f} s, {up:,} bytes up, {down:,} bytes down, {cost.rounds or 0} rounds")
+    commit = f"{where.code.commit}{' (dirty)' if where.code.dirty else ''}" if where.code.commit else "no checkout"
+    output.say(f"ran     {where.finished_at}, {where.code.package_version} {commit}, Python {where.python}")
+
+
+def _metric(metric: Metric) -> tuple[str, str, str, str, str]:
+    scope = metric.scope.kind + (f" {metric.scope.id}" if metric.scope.id else "")
+    if metric.value is None:
+        value = f"suppressed: {metric.suppressed}"
+    elif metric.ci is None:
+        value = f"{metric.value:.3f} (no interval: {metric.no_interval})"
+    else:
+        value = f"{metric.value:.3f} [{metric.ci.low:.3f}, {metric.ci.high:.3f}]"
+    return scope, metric.name, value, f"{metric.n:,}", f"{metric.n_pos:,}"
