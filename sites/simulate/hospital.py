@@ -63,7 +63,7 @@ class Hospital:
         mortality: Shift of the log hazard of death at given severity: quality of care.
         icu_share: Part of the admissions that are meant for the ICU from the start.
         later_admissions: Mean number of further admissions of a patient who survives.
-        vitals_every_hours: Hours between two charted vital signs in the ICU, in the first two days (then 3 times it).
+        vitals_every_hours: Hours between two charted vital signs in the ICU, in the first two days (then 4 times it).
         labs_every_hours: Mean hours between two draws of the common laboratory panels in the ICU.
         habits: Factor on how often a panel (`sites.simulate.variables.Panel.name`) is drawn.
         never: Variables that the hospital does not document.
@@ -173,8 +173,8 @@ _PROFILES = (
         case_mix=_mix(trauma=0.2, neurologic=0.2),
         age=57,
         comorbidity=0.7,
-        severity=0.2,
-        mortality=0.15,
+        severity=0.3,
+        mortality=0.2,
         vitals_every_hours=2,
         labs_every_hours=12,
         habits={"liver": 0.5},
@@ -209,8 +209,8 @@ _PROFILES = (
         case_mix=_mix(cardiac=0.3, surgical=0.22),
         age=62,
         comorbidity=0.9,
-        severity=-0.1,
-        mortality=-0.1,
+        severity=0.1,
+        mortality=0.1,
         vitals_every_hours=3,
         labs_every_hours=12,
         missing=0.04,

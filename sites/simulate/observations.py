@@ -68,7 +68,7 @@ def _when(panel: Panel, hours: Hours, population: Population, rng: np.random.Gen
     habit = hospital.habits.get(panel.name, 1.0)
     if panel.kind == "vitals":
         base = max(1, round(hospital.vitals_every_hours * panel.every / habit))
-        every = np.where(hours.since < _SPARSE_AFTER_HOURS, base, 3 * base)
+        every = np.where(hours.since < _SPARSE_AFTER_HOURS, base, 4 * base)
         chosen = hours.in_icu & (hours.since % every == 0)
         if panel.ventilated:
             chosen &= hours.ventilated
@@ -78,9 +78,9 @@ def _when(panel: Panel, hours: Hours, population: Population, rng: np.random.Gen
         jitter[rng.random(len(rows)) < 0.6] = 0  # most are charted on the hour, 24:00 included
     else:
         usual = habit / (hospital.labs_every_hours * panel.every)
-        rate = usual * np.where(hours.in_icu, 1 + panel.eager * np.maximum(hours.z, 0), 0.2)
+        rate = usual * np.where(hours.in_icu, 1 + panel.eager * np.maximum(hours.z, 0), 0.15)
         rate = np.where(hours.in_icu & (hours.since == 0), np.minimum(0.9, 0.9 * habit / np.sqrt(panel.every)), rate)
-        rate = np.where(hours.in_icu & (hours.since > _SPARSE_AFTER_HOURS), rate * 0.4, rate)
+        rate = np.where(hours.in_icu & (hours.since > _SPARSE_AFTER_HOURS), rate * 0.25, rate)
         rows = np.flatnonzero(rng.random(len(hours.tick)) < rate)
         jitter = rng.integers(0, 60, len(rows))
     early = jitter < hours.minutes[rows]  # nothing is measured at or after the end of the stay
@@ -129,7 +129,7 @@ def readings(population: Population, hours: Hours | None = None) -> pl.DataFrame
     """
     hospital, traps = population.hospital, population.hospital.traps
     hours = hours or arrays(population)
-    organs = population.stream("organs").normal(0, 0.3, (len(population.admissions), len(ORGANS)))
+    organs = population.stream("organs").normal(0, 0.25, (len(population.admissions), len(ORGANS)))
     parts: dict[str, list[npt.NDArray[np.generic]]] = {c: [] for c in ("row", "variable", "minute", "stored", "value")}
     for panel in PANELS:
         rng = population.stream("panel", panel.name)

@@ -90,8 +90,8 @@ class Course:
         z = SEVERITY
         death = np.stack(
             [
-                np.minimum(np.exp(-11.0 + 1.75 * z + hospital.mortality), 0.09),
-                np.minimum(np.exp(-11.6 + 1.7 * z + hospital.mortality), 0.06),
+                np.minimum(np.exp(-10.8 + 1.75 * z + hospital.mortality), 0.09),
+                np.minimum(np.exp(-11.4 + 1.7 * z + hospital.mortality), 0.06),
             ]
         )
         leave = 0.028 * _logistic(-1.3 * (z - 0.9)) + 0.0015

@@ -6,24 +6,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sites.simulate.folder import after, at, columns_of, draw_ids, write_table
-from sites.simulate.hospital import REASONS
-from sites.simulate.observations import Hours, arrays, readings
+from sites.simulate import mimic4_charts as charts
+from sites.simulate import mimic4_tables as tables
+from sites.simulate.folder import after, at, columns_of
+from sites.simulate.mimic4_ids import Writer
+from sites.simulate.observations import arrays, readings
 from sites.simulate.population import Population
 from sites.simulate.severity import ICU
-from sites.simulate.treatments import DIAGNOSES, DRUGS, diagnoses, prescriptions, vasopressors, ventilations
-from sites.simulate.variables import PANEL_OF, VARIABLES
 
-_UNITS = {
-    "sepsis": "Medical Intensive Care Unit (MICU)",
-    "respiratory": "Medical Intensive Care Unit (MICU)",
-    "cardiac": "Coronary Care Unit (CCU)",
-    "neurologic": "Neuro Surgical Intensive Care Unit (Neuro SICU)",
-    "surgical": "Cardiac Vascular Intensive Care Unit (CVICU)",
-    "gastrointestinal": "Medical/Surgical Intensive Care Unit (MICU/SICU)",
-    "trauma": "Trauma SICU (TSICU)",
-    "renal": "Medical Intensive Care Unit (MICU)",
-}
 _RACES = {
     "WHITE": "WHITE",
     "BLACK": "BLACK/AFRICAN AMERICAN",
@@ -31,71 +21,6 @@ _RACES = {
     "ASIAN": "ASIAN",
     "OTHER": "OTHER",
 }
-_ADMISSIONS = (
-    *("subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type", "admit_provider_id"),
-    *("admission_location", "discharge_location", "insurance", "language", "marital_status", "race", "edregtime"),
-    *("edouttime", "hospital_expire_flag"),
-)
-_LABEVENTS = (
-    *("labevent_id", "subject_id", "hadm_id", "specimen_id", "itemid", "order_provider_id", "charttime", "storetime"),
-    *("value", "valuenum", "valueuom", "ref_range_lower", "ref_range_upper", "flag", "priority", "comments"),
-)
-_CHARTEVENTS = (
-    *("subject_id", "hadm_id", "stay_id", "caregiver_id", "charttime", "storetime", "itemid", "value", "valuenum"),
-    *("valueuom", "warning"),
-)
-_INPUTEVENTS = (
-    *("subject_id", "hadm_id", "stay_id", "caregiver_id", "starttime", "endtime", "storetime", "itemid", "amount"),
-    *("amountuom", "rate", "rateuom", "orderid", "linkorderid", "ordercategoryname", "secondaryordercategoryname"),
-    *("ordercomponenttypedescription", "ordercategorydescription", "patientweight", "totalamount", "totalamountuom"),
-    *("isopenbag", "continueinnextdept", "statusdescription", "originalamount", "originalrate"),
-)
-_PROCEDUREEVENTS = (
-    *("subject_id", "hadm_id", "stay_id", "caregiver_id", "starttime", "endtime", "storetime", "itemid", "value"),
-    *("valueuom", "location", "locationcategory", "orderid", "linkorderid", "ordercategoryname"),
-    *("ordercategorydescription", "patientweight", "isopenbag", "continueinnextdept", "statusdescription"),
-    *("originalamount", "originalrate"),
-)
-_PRESCRIPTIONS = (
-    *("subject_id", "hadm_id", "pharmacy_id", "poe_id", "poe_seq", "order_provider_id", "starttime", "stoptime"),
-    *("drug_type", "drug", "formulary_drug_cd", "gsn", "ndc", "prod_strength", "form_rx", "dose_val_rx"),
-    *("dose_unit_rx", "form_val_disp", "form_unit_disp", "doses_per_24_hrs", "route"),
-)
-
-
-class _Writer:
-    """The ids of one population, and the tables written with them."""
-
-    def __init__(self, population: Population, folder: Path) -> None:
-        self.population, self.folder = population, folder
-        rng = population.stream("mimic ids")
-        self.subject = draw_ids(rng, 10_000_000, 19_900_000, len(population.patients))
-        self.hadm = draw_ids(rng, 20_000_000, 29_900_000, len(population.admissions))
-        self.stay = draw_ids(rng, 30_000_000, 39_900_000, len(population.stays))
-        self.patient = population.admissions["patient"].to_numpy().astype(np.int64)
-        self.reason = population.admissions["reason"].to_numpy().astype(np.int64)
-
-    def ids(self, frame: pl.DataFrame) -> dict[str, pl.Series]:
-        """subject_id, hadm_id and, where `frame` has a stay, stay_id of each row."""
-        admission = frame["admission"].to_numpy().astype(np.int64)
-        found = {
-            "subject_id": pl.Series(self.subject[self.patient[admission]]),
-            "hadm_id": pl.Series(self.hadm[admission]),
-        }
-        if "stay" in frame.columns:
-            known = frame["stay"].is_not_null()
-            stay = np.append(self.stay, 0)[frame["stay"].fill_null(-1).to_numpy().astype(np.int64)]
-            found["stay_id"] = pl.Series(stay).set(~known, None)
-        return found
-
-    def units(self, admission: npt.NDArray[np.integer]) -> pl.Series:
-        """The care unit of the patients of a reason."""
-        names = np.array([_UNITS[r] for r in REASONS])
-        return pl.Series(names[self.reason[admission.astype(np.int64)]])
-
-    def write(self, name: str, frame: pl.DataFrame) -> None:
-        """Write one table, e.g. `hosp/admissions`."""
-        write_table(frame, self.folder / f"{name}.csv.gz")
 
 
 def write_mimic4(population: Population, folder: Path) -> npt.NDArray[np.int64]:
@@ -108,17 +33,17 @@ def write_mimic4(population: Population, folder: Path) -> npt.NDArray[np.int64]:
     Returns:
         The MEDS subject of each patient (`subject_id`), int64 [patients].
     """
-    writer, hours = _Writer(population, folder), arrays(population)
+    writer, hours = Writer(population, folder), arrays(population)
     _patients(writer)
     _admissions(writer)
     _stays(writer)
-    _measurements(writer, readings(population, hours))
-    _treatments(writer, hours)
-    _codes(writer, hours)
+    charts.measurements(writer, readings(population, hours))
+    charts.treatments(writer, hours)
+    charts.codes(writer, hours)
     return writer.subject
 
 
-def _patients(w: _Writer) -> None:
+def _patients(w: Writer) -> None:
     people, hospital = w.population.patients, w.population.hospital
     first = w.population.admissions.group_by("patient", maintain_order=True).agg(
         year=pl.col("admitted").first().dt.year(), last_end=pl.col("discharged").last(), died=pl.col("died").last()
@@ -147,7 +72,7 @@ def _patients(w: _Writer) -> None:
     w.write("hosp/patients", write.sort("subject_id"))
 
 
-def _dead_on_arrival(w: _Writer) -> pl.DataFrame:
+def _dead_on_arrival(w: Writer) -> pl.DataFrame:
     """Patients whose only admission begins after their death: no stay, shorter than a day."""
     rng = w.population.stream("dead on arrival")
     n = int(rng.binomial(len(w.subject), w.population.hospital.traps.dead_on_arrival))
@@ -163,7 +88,7 @@ def _dead_on_arrival(w: _Writer) -> pl.DataFrame:
     )
 
 
-def _donors(w: _Writer) -> pl.DataFrame:
+def _donors(w: Writer) -> pl.DataFrame:
     """Admissions after the patient's death, for organ donation: no stay, shorter than a day."""
     rng = w.population.stream("donors")
     dead = w.population.admissions.filter("died")
@@ -181,7 +106,7 @@ def _donors(w: _Writer) -> pl.DataFrame:
     )
 
 
-def _admissions(w: _Writer) -> None:
+def _admissions(w: Writer) -> None:
     admissions, traps = w.population.admissions, w.population.hospital.traps
     rng = w.population.stream("admissions")
     n, died = len(admissions), admissions["died"].to_numpy()
@@ -226,11 +151,11 @@ def _admissions(w: _Writer) -> None:
     )
     w.write(
         "hosp/admissions",
-        columns_of(pl.concat([frame, extra], how="diagonal").sort("subject_id", "admittime"), *_ADMISSIONS),
+        columns_of(pl.concat([frame, extra], how="diagonal").sort("subject_id", "admittime"), *tables.ADMISSIONS),
     )
 
 
-def _stays(w: _Writer) -> None:
+def _stays(w: Writer) -> None:
     stays = w.population.stays
     unit = w.units(stays["admission"].to_numpy())
     frame = stays.select("admission", "stay", "in_minute", "out_minute").with_columns(
@@ -244,7 +169,7 @@ def _stays(w: _Writer) -> None:
     _transfers(w)
 
 
-def _transfers(w: _Writer) -> None:
+def _transfers(w: Writer) -> None:
     """One row for each place a patient was in: a change of place begins a new one."""
     hours = w.population.hours.select("admission", "tick", "place", "minutes")
     new = (
@@ -287,150 +212,3 @@ def _transfers(w: _Writer) -> None:
     )
     frame = frame.with_columns(transfer_id=pl.int_range(30_000_000, 30_000_000 + pl.len()))
     w.write("hosp/transfers", frame.select("subject_id", "hadm_id", "transfer_id", *names[2:]))
-
-
-def _measurements(w: _Writer, found: pl.DataFrame) -> None:
-    """Labs go to labevents, bedside readings to chartevents, urine to outputevents."""
-    si = w.population.hospital.si_units
-    item, unit, scale, offset, decimals = [], [], [], [], []
-    for v in VARIABLES:
-        other = v.other if v.name in si and v.other is not None and v.other.mimic is not None else None
-        item.append(other.mimic[0] if other and other.mimic else v.mimic[0])
-        unit.append(other.mimic[1] if other and other.mimic else v.mimic[1])
-        scale.append(other.scale if other else 1.0)
-        offset.append(other.offset if other else 0.0)
-        decimals.append(other.decimals if other else v.decimals)
-    index = found["variable"].to_numpy().astype(np.int64)
-    value = found["value"].to_numpy() * np.array(scale)[index] + np.array(offset)[index]
-    ten = 10.0 ** np.array(decimals)[index]
-    frame = found.select("variable", "ventilated").with_columns(
-        **w.ids(found),
-        charttime=at(w.population, found, "minute"),
-        storetime=at(w.population, found, "stored"),
-        itemid=pl.Series(np.array(item)[index]),
-        valueuom=pl.Series(unit, dtype=pl.String)[index],
-        valuenum=pl.Series(np.rint(value * ten) / ten),
-    )
-    frame = frame.with_columns(value=pl.col("valuenum").cast(pl.String))
-    kind = pl.Series(["urine" if v.name == "urine" else PANEL_OF[v.name].kind for v in VARIABLES])[index]
-    labs = frame.filter(kind == "labs").with_columns(
-        labevent_id=pl.int_range(1, pl.len() + 1), specimen_id=pl.int_range(50_000_000, 50_000_000 + pl.len())
-    )
-    w.write("hosp/labevents", columns_of(labs, *_LABEVENTS))
-    names = {v.mimic[0]: v for v in VARIABLES if PANEL_OF[v.name].kind == "labs"}
-    items = pl.DataFrame(
-        {
-            "itemid": list(names),
-            "label": [v.omop_source[0] for v in names.values()],
-            "fluid": ["Blood"] * len(names),
-            "category": ["Blood Gas" if PANEL_OF[v.name].name == "gas" else "Chemistry" for v in names.values()],
-        }
-    )
-    w.write("hosp/d_labitems", items)
-    chart = frame.filter(kind == "vitals")
-    tube = (pl.col("itemid") == 223900) & pl.col("ventilated")
-    chart = chart.with_columns(
-        value=pl.when(tube).then(pl.lit("No Response-ETT")).otherwise("value"),
-        warning=pl.lit(0),
-        caregiver_id=pl.lit(41),
-    )
-    w.write("icu/chartevents", columns_of(pl.concat([chart, _body(w, chart)], how="diagonal"), *_CHARTEVENTS))
-    urine = frame.filter(kind == "urine").with_columns(value="valuenum")
-    names_out = (
-        "subject_id",
-        "hadm_id",
-        "stay_id",
-        "caregiver_id",
-        "charttime",
-        "storetime",
-        "itemid",
-        "value",
-        "valueuom",
-    )
-    w.write("icu/outputevents", columns_of(urine, *names_out))
-
-
-def _body(w: _Writer, chart: pl.DataFrame) -> pl.DataFrame:
-    """Weight and height on admission to the ICU."""
-    stays, people = w.population.stays, w.population.patients
-    patient = w.patient[stays["admission"].to_numpy().astype(np.int64)]
-    time = at(w.population, stays, "in_minute")
-    parts = []
-    for itemid, unit, column in ((226512, "kg", "weight_kg"), (226730, "cm", "height_cm")):
-        value = people[column].to_numpy()[patient]
-        parts.append(
-            stays.select("stay").with_columns(
-                **w.ids(stays),
-                charttime=time,
-                storetime=time,
-                itemid=pl.lit(itemid, pl.Int64),
-                valuenum=pl.Series(value),
-                value=pl.Series(value).cast(pl.String),
-                valueuom=pl.lit(unit),
-                warning=pl.lit(0),
-            )
-        )
-    return pl.concat(parts).drop("stay").cast({"warning": chart.schema["warning"]})
-
-
-def _treatments(w: _Writer, hours: Hours) -> None:
-    breath = ventilations(hours)
-    breath = breath.with_columns(
-        **w.ids(breath),
-        starttime=at(w.population, breath, "start"),
-        endtime=at(w.population, breath, "end"),
-        storetime=at(w.population, breath, "end"),
-        itemid=pl.lit(225792),
-        value=pl.col("end") - pl.col("start"),
-        valueuom=pl.lit("min"),
-        orderid=pl.int_range(1, pl.len() + 1),
-        ordercategoryname=pl.lit("Ventilation"),
-        ordercategorydescription=pl.lit("ContinuousProcess"),
-        statusdescription=pl.lit("FinishedRunning"),
-    )
-    w.write("icu/procedureevents", columns_of(breath, *_PROCEDUREEVENTS))
-    pressor = vasopressors(w.population, hours)
-    weight = w.population.patients["weight_kg"].to_numpy()[w.patient[pressor["admission"].to_numpy().astype(np.int64)]]
-    pressor = pressor.with_columns(
-        **w.ids(pressor),
-        starttime=at(w.population, pressor, "start"),
-        endtime=at(w.population, pressor, "end"),
-        storetime=at(w.population, pressor, "start"),
-        itemid=pl.lit(221906),
-        patientweight=pl.Series(weight),
-        amountuom=pl.lit("mg"),
-        rateuom=pl.lit("mcg/kg/min"),
-        orderid=pl.int_range(1_000_000, 1_000_000 + pl.len()),
-        ordercategoryname=pl.lit("01-Drips"),
-        statusdescription=pl.lit("FinishedRunning"),
-    ).with_columns(
-        amount=(pl.col("rate") * pl.col("patientweight") * (pl.col("end") - pl.col("start")) / 1000).round(3)
-    )
-    w.write("icu/inputevents", columns_of(pressor, *_INPUTEVENTS))
-    given = prescriptions(w.population)
-    drug = given["drug"].to_numpy().astype(np.int64)
-    given = given.with_columns(
-        **w.ids(given),
-        starttime=at(w.population, given, "start").dt.truncate("1h"),
-        stoptime=at(w.population, given, "end").dt.truncate("1h"),
-        drug_type=pl.lit("MAIN"),
-        drug=pl.Series([d.mimic for d in DRUGS])[drug],
-        ndc=pl.Series([d.ndc for d in DRUGS])[drug],
-        route=pl.Series([d.route for d in DRUGS])[drug],
-    )
-    w.write("hosp/prescriptions", columns_of(given, *_PRESCRIPTIONS))
-
-
-def _codes(w: _Writer, hours: Hours) -> None:
-    found = diagnoses(w.population, hours)
-    ten = w.population.stream("coding").random(len(w.hadm)) < w.population.hospital.icd10
-    version = np.where(ten[found["admission"].to_numpy().astype(np.int64)], 10, 9)
-    frame = found.with_columns(
-        **w.ids(found),
-        seq_num=pl.col("sequence"),
-        icd_version=pl.Series(version),
-        icd_code=pl.when(pl.Series(version == 10))
-        .then(pl.col("diagnosis").replace_strict({k: d.icd10 for k, d in DIAGNOSES.items()}))
-        .otherwise(pl.col("diagnosis").replace_strict({k: d.icd9 for k, d in DIAGNOSES.items()})),
-    )
-    w.write("hosp/diagnoses_icd", frame.select("subject_id", "hadm_id", "seq_num", "icd_code", "icd_version"))

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from sites.simulate import omop_tables as tables
 from sites.simulate.folder import at, columns_of, write_table
 from sites.simulate.observations import Hours, arrays, readings
 from sites.simulate.population import Population
@@ -19,71 +20,6 @@ _VENTILATION = 4230167  # artificial ventilation
 _SITES = {EMERGENCY: "Emergency Department", ICU: "Medical Intensive Care Unit (MICU)", 1: "Medicine"}
 _DETAIL = {EMERGENCY: 9203, ICU: 32037, 1: 9201}
 _RACES = {"WHITE": 8527, "BLACK": 8516, "HISPANIC": 0, "ASIAN": 8515, "OTHER": 0}
-_PERSON = (
-    *("person_id", "gender_concept_id", "year_of_birth", "month_of_birth", "day_of_birth", "birth_datetime"),
-    *("race_concept_id", "ethnicity_concept_id", "location_id", "provider_id", "care_site_id", "person_source_value"),
-    *("gender_source_value", "gender_source_concept_id", "race_source_value", "race_source_concept_id"),
-    *("ethnicity_source_value", "ethnicity_source_concept_id"),
-)
-_VISIT = (
-    *("visit_occurrence_id", "person_id", "visit_concept_id", "visit_start_date", "visit_start_datetime"),
-    *("visit_end_date", "visit_end_datetime", "visit_type_concept_id", "provider_id", "care_site_id"),
-    *("visit_source_value", "visit_source_concept_id", "admitted_from_concept_id", "admitted_from_source_value"),
-    *("discharged_to_concept_id", "discharged_to_source_value", "preceding_visit_occurrence_id"),
-)
-_VISIT_DETAIL = (
-    *("visit_detail_id", "person_id", "visit_detail_concept_id", "visit_detail_start_date"),
-    *("visit_detail_start_datetime", "visit_detail_end_date", "visit_detail_end_datetime"),
-    *("visit_detail_type_concept_id", "provider_id", "care_site_id", "visit_detail_source_value"),
-    *("visit_detail_source_concept_id", "admitted_from_concept_id", "admitted_from_source_value"),
-    *("discharged_to_source_value", "discharged_to_concept_id", "preceding_visit_detail_id"),
-    *("parent_visit_detail_id", "visit_occurrence_id"),
-)
-_MEASUREMENT = (
-    *("measurement_id", "person_id", "measurement_concept_id", "measurement_date", "measurement_datetime"),
-    *("measurement_time", "measurement_type_concept_id", "operator_concept_id", "value_as_number"),
-    *("value_as_concept_id", "unit_concept_id", "range_low", "range_high", "provider_id", "visit_occurrence_id"),
-    *("visit_detail_id", "measurement_source_value", "measurement_source_concept_id", "unit_source_value"),
-    *("unit_source_concept_id", "value_source_value", "measurement_event_id", "meas_event_field_concept_id"),
-)
-_CONDITION = (
-    *("condition_occurrence_id", "person_id", "condition_concept_id", "condition_start_date"),
-    *("condition_start_datetime", "condition_end_date", "condition_end_datetime", "condition_type_concept_id"),
-    *("condition_status_concept_id", "stop_reason", "provider_id", "visit_occurrence_id", "visit_detail_id"),
-    *("condition_source_value", "condition_source_concept_id", "condition_status_source_value"),
-)
-_DRUG = (
-    *("drug_exposure_id", "person_id", "drug_concept_id", "drug_exposure_start_date", "drug_exposure_start_datetime"),
-    *("drug_exposure_end_date", "drug_exposure_end_datetime", "verbatim_end_date", "drug_type_concept_id"),
-    *("stop_reason", "refills", "quantity", "days_supply", "sig", "route_concept_id", "lot_number", "provider_id"),
-    *("visit_occurrence_id", "visit_detail_id", "drug_source_value", "drug_source_concept_id", "route_source_value"),
-    "dose_unit_source_value",
-)
-_PROCEDURE = (
-    *("procedure_occurrence_id", "person_id", "procedure_concept_id", "procedure_date", "procedure_datetime"),
-    *("procedure_end_date", "procedure_end_datetime", "procedure_type_concept_id", "modifier_concept_id", "quantity"),
-    *("provider_id", "visit_occurrence_id", "visit_detail_id", "procedure_source_value"),
-    *("procedure_source_concept_id", "modifier_source_value"),
-)
-_DEATH = (
-    *("person_id", "death_date", "death_datetime", "death_type_concept_id", "cause_concept_id"),
-    *("cause_source_value", "cause_source_concept_id"),
-)
-_SOURCE = (
-    *(
-        "cdm_source_name",
-        "cdm_source_abbreviation",
-        "cdm_holder",
-        "source_description",
-        "source_documentation_reference",
-    ),
-    *("cdm_etl_reference", "source_release_date", "cdm_release_date", "cdm_version", "cdm_version_concept_id"),
-    "vocabulary_version",
-)
-_CARE_SITE = (
-    *("care_site_id", "care_site_name", "place_of_service_concept_id", "location_id", "care_site_source_value"),
-    "place_of_service_source_value",
-)
 
 
 class _Writer:
@@ -157,9 +93,11 @@ def _sources(w: _Writer) -> None:
         "cdm_version_concept_id": "756265",
         "vocabulary_version": "v5.0 30-AUG-24",
     }
-    write_table(columns_of(pl.DataFrame({k: [v] for k, v in source.items()}), *_SOURCE), w.folder / "cdm_source.csv.gz")
+    write_table(
+        columns_of(pl.DataFrame({k: [v] for k, v in source.items()}), *tables.SOURCE), w.folder / "cdm_source.csv.gz"
+    )
     sites = pl.DataFrame({"care_site_id": w.site, "care_site_name": list(_SITES.values())})
-    w.write("care_site", sites.with_columns(care_site_source_value="care_site_name"), _CARE_SITE)
+    w.write("care_site", sites.with_columns(care_site_source_value="care_site_name"), tables.CARE_SITE)
 
 
 def _persons(w: _Writer) -> None:
@@ -180,7 +118,7 @@ def _persons(w: _Writer) -> None:
         gender_source_value=pl.when("female").then(pl.lit("F")).otherwise(pl.lit("M")),
         race_source_value=pl.col("race"),
     )
-    w.write("person", persons, _PERSON)
+    w.write("person", persons, tables.PERSON)
     last = w.population.admissions.group_by("patient", maintain_order=True).agg(pl.col("died", "discharged").last())
     later = pl.Series(people["died_later"])
     dead = persons.select("person_id", "died_later").with_columns(
@@ -192,7 +130,7 @@ def _persons(w: _Writer) -> None:
         cause_concept_id=pl.lit(0),
         cause_source_concept_id=pl.lit(0),
     )
-    w.write("death", dead, _DEATH)
+    w.write("death", dead, tables.DEATH)
     span = w.population.admissions.group_by("patient", maintain_order=True).agg(
         pl.col("admitted").first().dt.date(), pl.col("discharged").last().dt.date()
     )
@@ -221,7 +159,7 @@ def _visits(w: _Writer) -> None:
         discharged_to_concept_id=pl.when("died").then(4216643).otherwise(581476),
         discharged_to_source_value=pl.when("died").then(pl.lit("DIED")).otherwise(pl.lit("HOME")),
     )
-    w.write("visit_occurrence", visits, _VISIT)
+    w.write("visit_occurrence", visits, tables.VISIT)
 
 
 def _details(w: _Writer) -> pl.DataFrame:
@@ -251,7 +189,7 @@ def _details(w: _Writer) -> pl.DataFrame:
         visit_detail_source_concept_id=pl.lit(0),
         care_site_id=pl.Series(site),
     )
-    w.write("visit_detail", details, _VISIT_DETAIL)
+    w.write("visit_detail", details, tables.VISIT_DETAIL)
     return details.filter(pl.col("stay").is_not_null()).select("stay", "visit_detail_id")
 
 
@@ -285,7 +223,7 @@ def _measurements(w: _Writer, found: pl.DataFrame, details: pl.DataFrame) -> Non
         unit_source_value=pl.Series(text)[index],
     )
     frame = frame.join(details, on="stay", how="left", maintain_order="left")
-    w.write("measurement", frame, _MEASUREMENT)
+    w.write("measurement", frame, tables.MEASUREMENT)
 
 
 def _treatments(w: _Writer, hours: Hours) -> None:
@@ -315,7 +253,7 @@ def _treatments(w: _Writer, hours: Hours) -> None:
         route_concept_id=pl.lit(0),
         drug_source_concept_id=pl.lit(0),
     )
-    w.write("drug_exposure", drugs, _DRUG)
+    w.write("drug_exposure", drugs, tables.DRUG)
     breath = ventilations(hours)
     first, last = at(w.population, breath, "start"), at(w.population, breath, "end")
     breath = breath.with_columns(
@@ -329,7 +267,7 @@ def _treatments(w: _Writer, hours: Hours) -> None:
         procedure_source_value=pl.lit("Invasive Ventilation"),
         procedure_source_concept_id=pl.lit(0),
     )
-    w.write("procedure_occurrence", breath, _PROCEDURE)
+    w.write("procedure_occurrence", breath, tables.PROCEDURE)
 
 
 def _conditions(w: _Writer, hours: Hours) -> None:
@@ -350,4 +288,4 @@ def _conditions(w: _Writer, hours: Hours) -> None:
         condition_source_value=pl.col("diagnosis").replace_strict({k: d.icd10 for k, d in DIAGNOSES.items()}),
         condition_source_concept_id=pl.lit(0),
     )
-    w.write("condition_occurrence", frame, _CONDITION)
+    w.write("condition_occurrence", frame, tables.CONDITION)
