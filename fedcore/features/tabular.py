@@ -67,7 +67,10 @@ def columns() -> tuple[Column, ...]:
             else:
                 kind: Kind = "slope" if name == "slope" else _spread(concept)
                 out.append(Column(f"{concept.name}.{name}", concept.low, concept.high, kind))
-    out += [Column(c.name, c.low, c.high) for c in describing_concepts() if c.name != "icu_type"]
+    for concept in describing_concepts():
+        if concept.name != "icu_type":
+            kind = "flag" if (concept.low, concept.high) == (0, 1) else "linear"
+            out.append(Column(concept.name, concept.low, concept.high, kind))
     return (*out, *(Column(f"icu_type={k}", 0, 1, "flag") for k in ICU_TYPES))
 
 
@@ -135,6 +138,7 @@ class Tabular:
     def sketch(self, samples: SiteSamples, minimum: int = DEFAULT_MINIMUM) -> dict[str, Sketch]:
         """Moments and clipping grids of the columns, patients by group of codes."""
         shown = _show(samples.raw["x"], samples.names["x"])
+        _hide_few(shown, samples.patient_id, minimum)
         names = [c.name for c in _shown()]
         _, one_each = np.unique(samples.patient_id, return_index=True)
         patients = shown[np.sort(one_each)]
@@ -189,6 +193,15 @@ class Tabular:
         known = column >= 0
         x[row[known], len(kept) + column[known]] = np.log1p(samples.raw["codes.count"][known])
         return {"x": x}
+
+
+def _hide_few(shown: Floats, patient: npt.NDArray[np.int64], minimum: int) -> None:
+    """Blank the flags that fewer than `minimum` patients have, or lack: the sum of a flag is a count of them."""
+    for i, column in enumerate(_shown()):
+        if column.kind == "flag":
+            few = (len(np.unique(patient[shown[:, i] == value])) for value in (0, 1))
+            if any(0 < n < minimum for n in few):
+                shown[:, i] = np.nan
 
 
 def _moments(names: list[str], shown: Floats, patient: npt.NDArray[np.int64], minimum: int) -> Moments:

@@ -212,6 +212,17 @@ def test_a_code_of_fewer_patients_than_the_minimum_never_leaves(meds_site):
     assert "sex" not in sketches["columns"].names  # nobody's is known
 
 
+def test_the_sum_of_a_flag_never_counts_fewer_patients_than_the_minimum(meds_site):
+    rows = [(s, 0, "GENDER//M" if s < 4 else "GENDER//F") for s in range(40)]
+    rows += [(s, 3, LACTATE, 1.0 + s) for s in range(35)] + [(s, 3, HEART_RATE, 70.0 + s) for s in range(20)]
+    predictions = at(*((s, 24) for s in range(40)))
+    samples = as_samples(TABULAR.extract(meds_site(rows).dataset, predictions, 24), predictions)
+    released = set(TABULAR.sketch(samples)["columns"].names)
+    assert released.isdisjoint({"sex", "lactate.missing"})  # 4 men; 5 without lactate
+    assert {"heart_rate.missing", "lactate.mean"} <= released
+    assert {"sex", "lactate.missing"} <= set(TABULAR.sketch(samples, minimum=4)["columns"].names)
+
+
 def test_encoded_columns_are_standardised_over_the_training_samples(meds_site):
     sites = [hospital(meds_site, "a", 0), hospital(meds_site, "b", 1, codes=(DIABETES,))]
     space = TABULAR.agree(merge([TABULAR.sketch(site) for site in sites]))
