@@ -74,9 +74,9 @@ def problems(p: Population, ids: Ids, hours: Hours) -> dict[str, pl.DataFrame]:
     """Diagnoses and past history; what only the whole course tells is dated at hospital discharge."""
     rng = p.stream("problems")
     found = diagnoses(p, hours).join(p.admissions.select("admission", "minutes"), on="admission", maintain_order="left")
-    first = p.stays.filter(pl.col("ordinal") == 1).select("admission", "in_minute")
-    found = found.join(first, on="admission", maintain_order="left").filter(pl.col("in_minute").is_not_null())
-    early = pl.col("in_minute") + pl.Series(rng.integers(30, 600, len(found)))
+    first = p.stays.filter(pl.col("ordinal") == 1).select("admission", begins="in_minute")
+    found = found.join(first, on="admission", maintain_order="left").filter(pl.col("begins").is_not_null())
+    early = pl.col("begins") + pl.Series(rng.integers(30, 600, len(found)))
     found = found.with_columns(
         noted=pl.when("late").then("minutes").otherwise(pl.min_horizontal(early, "minutes")).cast(pl.Int32)
     )

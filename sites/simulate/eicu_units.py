@@ -28,8 +28,16 @@ class Ids:
 
 def in_units(p: Population, ids: Ids, frame: pl.DataFrame, minute: str) -> pl.DataFrame:
     """Rows with patientunitstayid and `offset`: of the unit stay under way, else the last before, else the first."""
-    stays = p.stays.select("admission", "stay", "in_minute").with_columns(unit=pl.Series(ids.unit)).sort("in_minute")
-    frame = frame.drop("stay", strict=False).with_columns(pl.col(minute).cast(pl.Int32).alias("at")).sort("at")
+    stays = (
+        p.stays.select("admission", "stay", "in_minute")
+        .with_columns(unit=pl.Series(ids.unit))
+        .sort("in_minute", maintain_order=True)
+    )
+    frame = (
+        frame.drop("stay", strict=False)
+        .with_columns(pl.col(minute).cast(pl.Int32).alias("at"))
+        .sort("at", maintain_order=True)
+    )
     columns = ["admission", "unit", "in_minute"]
     before = frame.join_asof(
         stays.select(columns),

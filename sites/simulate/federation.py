@@ -27,7 +27,7 @@ from sites.simulate.write_mimic4 import write_mimic4
 from sites.simulate.write_omop import write_omop
 from sites.spec import SiteSpec
 
-PATIENTS = 1400
+PATIENTS = 1200
 """Patients of each hospital of the embedded federation: about as many ICU stays."""
 
 _MARK = "simulation.json"

@@ -146,7 +146,7 @@ def prescriptions(population: Population) -> pl.DataFrame:
                 }
             )
         )
-    return pl.concat(parts).sort("admission", "start", "drug")
+    return pl.concat(parts).sort("admission", "start", "drug", maintain_order=True)
 
 
 def diagnoses(population: Population, hours: Hours) -> pl.DataFrame:
@@ -174,5 +174,5 @@ def diagnoses(population: Population, hours: Hours) -> pl.DataFrame:
         )
         for order, (name, mask) in enumerate(found)
     ]
-    frame = pl.concat(parts).sort("admission", "order")
+    frame = pl.concat(parts).sort("admission", "order", maintain_order=True)
     return frame.with_columns(sequence=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("admission")).drop("order")

@@ -69,7 +69,7 @@ def _patients(w: Writer) -> None:
         dod=pl.col("deathtime").dt.date(),
     )
     write = pl.concat([frame, gone.cast(frame.schema)]) if len(gone) else frame
-    w.write("hosp/patients", write.sort("subject_id"))
+    w.write("hosp/patients", write.sort("subject_id", maintain_order=True))
 
 
 def _dead_on_arrival(w: Writer) -> pl.DataFrame:
@@ -151,7 +151,10 @@ def _admissions(w: Writer) -> None:
     )
     w.write(
         "hosp/admissions",
-        columns_of(pl.concat([frame, extra], how="diagonal").sort("subject_id", "admittime"), *tables.ADMISSIONS),
+        columns_of(
+            pl.concat([frame, extra], how="diagonal").sort("subject_id", "admittime", maintain_order=True),
+            *tables.ADMISSIONS,
+        ),
     )
 
 
@@ -165,7 +168,7 @@ def _stays(w: Writer) -> None:
         first_careunit=unit, last_careunit=unit, los=(pl.col("out_minute") - pl.col("in_minute")) / 1440
     )
     names = ("subject_id", "hadm_id", "stay_id", "first_careunit", "last_careunit", "intime", "outtime", "los")
-    w.write("icu/icustays", frame.select(names).sort("subject_id", "intime"))
+    w.write("icu/icustays", frame.select(names).sort("subject_id", "intime", maintain_order=True))
     _transfers(w)
 
 
