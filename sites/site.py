@@ -197,8 +197,8 @@ def slugify(value: str) -> str:
 
 
 def _parted(spec: SiteSpec, subjects: pl.DataFrame, parts: str) -> Iterator[tuple[str, pl.DataFrame]]:
-    form = "parts=NUMBER and skew=quantity:ALPHA or skew=GROUP:ALPHA"
-    what, _, alpha = spec.options.get("skew", "quantity:1000000").partition(":")
+    form = "parts=NUMBER and skew=quantity@ALPHA or skew=GROUP@ALPHA"
+    what, _, alpha = spec.options.get("skew", "quantity@1000000").partition("@")
     groups = [column for column in subjects.columns if column not in ("subject_id", "patient_id")]
     try:
         number, concentration = int(parts), float(alpha)

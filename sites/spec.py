@@ -12,7 +12,7 @@ GENERAL_OPTIONS = {
     "by": "one client site for each value of a group, e.g. by=hospital",
     "demo": "the records say `demo`: openly published demonstration data",
     "parts": "split into this many client sites at random; with skew=, a tool for studies",
-    "skew": "with parts=: Dirichlet skew, quantity:ALPHA or GROUP:ALPHA, e.g. skew=quantity:0.5",
+    "skew": "with parts=: Dirichlet skew, quantity@ALPHA or GROUP@ALPHA, e.g. skew=quantity@0.5",
 }
 """Options that every kind understands; an export's own are in `Export.options`."""
 
