@@ -126,6 +126,13 @@ def test_a_replicate_draws_as_many_patients_as_there_are_and_each_with_all_stays
         assert (stays == stays[:, :1]).all()
 
 
+def test_sites_of_one_size_draw_independently_of_each_other():
+    patient = np.arange(50, dtype=np.int64)
+    a, b = (Resampler(patient, 0, name).draw(400).ravel() for name in "ab")
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.03
+    np.testing.assert_array_equal(Resampler(patient, 0, "a").draw(400).ravel(), a)
+
+
 def test_patients_are_drawn_uniformly():
     drawn = Resampler(np.arange(10, dtype=np.int64), 0, "a").draw(20_000)
     np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.04)
