@@ -237,6 +237,18 @@ def test_the_worst_site_is_the_same_metric_whichever_site_it_is():
     assert c.key != d.key
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_no_part_of_a_record_can_be_made_of_nan_or_infinity(make_record, wrong):
+    metric = dict(make_record().metrics[0])
+    for model, fields in (
+        (Metric, {**metric, "value": wrong}),
+        (Metric, {**metric, "se": wrong}),
+        (Interval, {**dict(metric["ci"]), "high": wrong}),
+    ):
+        with pytest.raises(ValidationError, match="finite number"):
+            model(**fields)
+
+
 def test_nothing_in_a_record_changes_after_it_is_made(make_record):
     with pytest.raises(ValidationError):
         make_record().metrics[0].value = 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -109,6 +110,19 @@ def test_where_no_record_can_be_written_the_folder_is_named(tmp_path, make_recor
     with pytest.raises(RecordError) as error:
         Store(tmp_path / "results").write(make_record())
     assert str(tmp_path / "results") in str(error.value)
+
+
+def test_a_full_disk_leaves_nothing_and_until_the_end_nothing_has_the_records_name(store, make_record, monkeypatch):
+    path = store.path(make_record())
+
+    def full(descriptor):
+        assert not path.exists()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("leaderboard.store.os.fsync", full)
+    with pytest.raises(RecordError, match="could not be written \\(No space left on device\\)"):
+        store.write(make_record())
+    assert list(path.parent.iterdir()) == []
 
 
 WRITE_FOR_EVER = """
