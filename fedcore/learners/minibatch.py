@@ -1,7 +1,7 @@
-"""Local training as FedAvg means it: a few epochs of minibatch Adam, from the federation's model.
+"""Local training as FedAvg means it: a few epochs of minibatches, starting from the federation's model.
 
 McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, 2017 (algorithm 1,
-ClientUpdate), with Kingma and Ba's Adam in the place of SGD, as is usual for tabular and recurrent models.
+ClientUpdate).
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fedcore.learner import Arrays, Encoded, Fit, Setting, TrainingError
-from fedcore.learners.adam import Adam
+from fedcore.learners.optimizers import Optimizer
 
 PREDICTION_BATCH = 1024
 
@@ -26,13 +26,22 @@ class MinibatchLearner:
     Args:
         build: makes the network; its `forward` takes the encoded arrays by name and returns logits [n].
         setting: the hyperparameters.
-        keeps_moments: whether Adam's moments live on from round to round (a lone site, for which rounds are but
+        optimizer: how it descends.
+        keeps_moments: whether the optimiser's moments live on from round to round (a lone site, for which rounds are but
             epochs) or start anew (a federation, where the model changes under the site).
     """
 
-    def __init__(self, build: Callable[[], nn.Module], setting: Setting, *, keeps_moments: bool = False) -> None:
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        setting: Setting,
+        *,
+        optimizer: type[Optimizer],
+        keeps_moments: bool = False,
+    ) -> None:
         self._build = build
         self._setting = setting
+        self._optimizer = optimizer
         self._keeps_moments = keeps_moments
 
     def initial(self, seed: int) -> Arrays:
@@ -47,11 +56,11 @@ class MinibatchLearner:
         n, batch_size = len(target), int(self._setting["batch_size"])
         with _seeded(seed):
             network = self._network(arrays).train()
-            adam = Adam(
+            optimizer = self._optimizer(
                 network.named_parameters(), step_size=float(self._setting["step_size"]), l2=float(self._setting["l2"])
             )
             if memory:
-                adam.restore(memory)
+                optimizer.restore(memory)
             order = torch.Generator().manual_seed(seed)
             total = torch.zeros((), dtype=torch.float64)
             for _ in range(int(self._setting["epochs"])):
@@ -60,7 +69,7 @@ class MinibatchLearner:
                     logits = network(**{name: value.index_select(0, index) for name, value in inputs.items()})
                     loss = nn.functional.binary_cross_entropy_with_logits(logits, target[index])
                     loss.backward()  # type: ignore[no-untyped-call]
-                    adam.step()
+                    optimizer.step()
                     total += loss.detach() * len(index)
         mean = float(total) / n
         trained = _arrays(network)
@@ -69,7 +78,7 @@ class MinibatchLearner:
                 f"the training loss is not a number with step_size {self._setting['step_size']}; expected a finite "
                 "loss; choose a smaller step_size"
             )
-        return Fit(trained, mean, adam.moments() if self._keeps_moments else {})
+        return Fit(trained, mean, optimizer.moments() if self._keeps_moments else {})
 
     def predict(self, arrays: Arrays, encoded: Encoded) -> np.ndarray:
         """Probabilities, the logistic function taken in float64."""

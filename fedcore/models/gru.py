@@ -16,6 +16,7 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool) -> Learner:
     from torch import Tensor, nn
 
     from fedcore.learners.minibatch import MinibatchLearner
+    from fedcore.learners.optimizers import Adam
 
     class GRU(nn.Module):
         def __init__(self) -> None:
@@ -30,7 +31,7 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool) -> Learner:
             logits: Tensor = self.output(self.dropout(last[0]))
             return logits[:, 0]
 
-    return MinibatchLearner(GRU, setting, keeps_moments=keeps_moments)
+    return MinibatchLearner(GRU, setting, optimizer=Adam, keeps_moments=keeps_moments)
 
 
 def _federated(sizes: Sizes, setting: Setting) -> Learner:

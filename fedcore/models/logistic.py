@@ -12,6 +12,7 @@ def _federated(sizes: Sizes, setting: Setting) -> Learner:
     from torch import Tensor, nn
 
     from fedcore.learners.minibatch import MinibatchLearner
+    from fedcore.learners.optimizers import SGD
 
     class LogisticRegression(nn.Linear):
         def __init__(self) -> None:
@@ -26,7 +27,7 @@ def _federated(sizes: Sizes, setting: Setting) -> Learner:
             """Logits [n] of x float32 [n, d]."""
             return super().forward(x)[:, 0]
 
-    return MinibatchLearner(LogisticRegression, setting)
+    return MinibatchLearner(LogisticRegression, setting, optimizer=SGD)
 
 
 def _alone(sizes: Sizes, setting: Setting) -> Learner:
@@ -35,8 +36,8 @@ def _alone(sizes: Sizes, setting: Setting) -> Learner:
     return NewtonLearner(sizes["x"], setting)
 
 
-def _steps(step_size: float, epochs: int) -> Setting:
-    return {"step_size": step_size, "epochs": epochs, "batch_size": 64, "l2": 0.0}
+def _steps(step_size: float, l2: float) -> Setting:
+    return {"step_size": step_size, "epochs": 4, "batch_size": 64, "l2": l2}
 
 
 MODEL = ModelSpec(
@@ -44,15 +45,15 @@ MODEL = ModelSpec(
     representation="tabular",
     federated=Recipe(
         learner=_federated,
-        settings=(_steps(0.001, 1), _steps(0.003, 1), _steps(0.001, 4)),
-        rounds=15,
-        patience=None,
-        untuned=_steps(0.001, 1),
-        untuned_rounds=10,
+        settings=(_steps(0.1, 0.1), _steps(0.1, 0.03), _steps(0.03, 0.1)),
+        rounds=20,
+        patience=5,
+        untuned=_steps(0.03, 0.1),
+        untuned_rounds=20,
     ),
     alone=Recipe(
         learner=_alone,
-        settings=tuple({"l2": l2} for l2 in (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)),
+        settings=tuple({"l2": l2} for l2 in (1.0, 0.3, 0.1, 0.03, 0.01)),
         rounds=1,
         patience=None,
         untuned={"l2": 0.1},

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from fedcore.learner import Learner, TrainingError, log_loss
-from fedcore.learners.adam import Adam
+from fedcore.learners.optimizers import SGD, Adam
 from fedcore.learners.newton import NewtonLearner
 from fedcore.models import model
 from fedcore.streams import draw_seed, stream

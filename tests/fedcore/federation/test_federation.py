@@ -128,11 +128,11 @@ def test_the_best_setting_and_round_on_tuning_is_the_result_and_all_trials_are_k
         model="logistic",
         strategy="fedavg",
         rounds=4,
-        tune=({"step_size": 1e-5}, {"step_size": 0.01}, {"step_size": 3.0}),
+        tune=({"step_size": 1e-5}, {"step_size": 0.1}, {"step_size": 1e-4}),
     )
     result = run_federation(sites, request, on_round=heard.append)
-    assert [trial["setting"]["step_size"] for trial in result.trials] == [1e-5, 0.01, 3.0]
-    assert result.settings["step_size"] == 0.01
+    assert [trial["setting"]["step_size"] for trial in result.trials] == [1e-5, 0.1, 1e-4]
+    assert result.settings["step_size"] == 0.1
     assert heard == result.rounds
     assert [(report.trial, report.round) for report in heard] == [(t, r) for t in range(3) for r in range(1, 5)]
     for number, trial in enumerate(result.trials):
