@@ -6,16 +6,12 @@ content depends on: the dataset's content, who belongs to the site, the task and
 sources that do the work. Splits are no part of it: they are recomputed, and cost nothing.
 """
 
-import ast
 import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import cache
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +20,10 @@ import polars as pl
 
 from fedcore.cohort import CannotServe, Hospital, NoSamples, Task, build_cohort
 from fedcore.features.representation import load
+from fedcore.fingerprint import fingerprint
 from fedcore.samples import Attrition, Cohort, SiteSamples
 from sites import home as sites_home
 from sites.splits import assign
-
-ROOMS = ("fedcore", "privacy", "sites")
-LIBRARIES = ("es-aces", "numpy", "polars")
 
 
 class Prepared(NamedTuple):
@@ -66,7 +60,7 @@ def prepare(site: Hospital, task: Task, representation: str, split_seed: int, ho
     shown = load(representation)
     cohort, key = _cohort(site, task, home)
     window = task.window_hours
-    key = _digest(key, representation, window, code_fingerprint(f"fedcore.features.{representation}"))
+    key = _digest(key, representation, window, fingerprint(f"fedcore.features.{representation}"))
     folder = home / "features" / key
 
     def extract(target: Path) -> None:
@@ -111,7 +105,7 @@ def _cohort(site: Hospital, task: Task, home: Path) -> tuple[Cohort, str]:
     manifest = site.dataset.manifest
     subjects = site.subjects.select("subject_id", "patient_id").sort("subject_id")
     own = _hashed({c: subjects[c].to_numpy() for c in subjects.columns})
-    key = _digest(manifest.content_sha256, manifest.kind, own, task.sha256, code_fingerprint("fedcore.cohort"))
+    key = _digest(manifest.content_sha256, manifest.kind, own, task.sha256, fingerprint("fedcore.cohort"))
     folder = home / "cohorts" / key
 
     def build(target: Path) -> None:
@@ -169,43 +163,3 @@ def _hashed(columns: Mapping[str, np.ndarray[Any, Any]]) -> str:
         fixed = values.astype("<i8") if values.dtype.kind in "iM" else values
         digest.update(name.encode() + b"\0" + np.ascontiguousarray(fixed).tobytes())
     return digest.hexdigest()
-
-
-@cache
-def code_fingerprint(module: str) -> str:
-    """A hash of a module's source, of the sources of ours that it imports, of their tables and of the libraries."""
-    digest = hashlib.sha256()
-    seen: set[str] = set()
-    queue = [module]
-    while queue:
-        name = queue.pop()
-        if name in seen or name.partition(".")[0] not in ROOMS:
-            continue
-        seen.add(name)
-        path = _source(name)
-        if path is not None:
-            queue += sorted(_imported(path))
-    files = sorted({path for path in (_source(name) for name in seen) if path is not None})
-    tables = sorted(Path(str(sites_home.__file__)).parent.glob("*.yaml"))
-    for path in (*files, *tables):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    digest.update(repr([(library, metadata.version(library)) for library in LIBRARIES]).encode())
-    return digest.hexdigest()
-
-
-def _source(module: str) -> Path | None:
-    try:
-        spec = find_spec(module)
-    except (ModuleNotFoundError, ValueError):
-        return None  # a name inside a module
-    return Path(spec.origin) if spec and spec.origin else None
-
-
-def _imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names

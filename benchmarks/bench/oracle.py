@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 
-from bench.fingerprint import fingerprint
 from bench.training import Predicted, Trained, described, keep, prepared_sites, trained_folder
+from fedcore.fingerprint import fingerprint
 from fedcore.samples import SiteSamples
 from fedcore.server import RoundReport
 from leaderboard.measured import Training
@@ -36,7 +36,7 @@ def predict(spec: Spec, sites: Sequence[Site], on_round: Callable[[RoundReport],
         bytes_down=0,
         round_s=(),
     )
-    folder = trained_folder(spec, fingerprint(["bench.oracle"]))
+    folder = trained_folder(spec, fingerprint("bench.oracle"))
     keep(folder, trained, samples, risks)
     return Predicted(trained, folder / "predictions.parquet")
 

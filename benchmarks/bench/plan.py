@@ -8,12 +8,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from bench.fingerprint import fingerprint
 from bench.modes import CacheMode, Rerun
 from bench.suite import Entry, SuiteSpec
 from fedcore import task as tasks
+from fedcore.fingerprint import fingerprint
 from fedcore.models import model as models
 from leaderboard.record import Record, Spec, cell_id
 from leaderboard.spec import (
@@ -25,7 +24,6 @@ from leaderboard.spec import (
     TaskRef,
 )
 from leaderboard.store import Store
-from sites import concepts
 from sites.errors import InputError
 from sites.site import Site
 
@@ -35,7 +33,6 @@ STRATEGIES: Mapping[str, str] = {
     "pooled": "anchor: the sites' data brought together, the upper reference",
     "fedavg": "federated averaging (McMahan et al. 2017), Flower's own",
 }
-CONCEPTS = Path(concepts.__file__).with_name("concepts.yaml")
 TRAINING_MODULES = ("bench.training", "fedcore.federation", "fedcore.prepare")
 SCORING_MODULES = ("bench.cell", "leaderboard.evaluators.prediction", "leaderboard.evaluators.calibration")
 
@@ -114,15 +111,15 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
 def training_code(model: str, strategy: str, representation: str) -> str:
     """The fingerprint of the code that makes a cell's predictions."""
     chosen = [f"fedcore.models.{model}", f"fedcore.strategies.{strategy}", f"fedcore.features.{representation}"]
-    return fingerprint((*TRAINING_MODULES, *chosen), [CONCEPTS])
+    return fingerprint(*TRAINING_MODULES, *chosen)
 
 
 @cache
 def _code(model: str, strategy: str) -> str:
     if model == ORACLE:
-        return fingerprint((*SCORING_MODULES, "bench.oracle", "fedcore.prepare"))
+        return fingerprint(*SCORING_MODULES, "bench.oracle", "fedcore.prepare")
     training = training_code(model, strategy, models.load(model).representation)
-    return hashlib.sha256((training + fingerprint(SCORING_MODULES)).encode()).hexdigest()
+    return hashlib.sha256((training + fingerprint(*SCORING_MODULES)).encode()).hexdigest()
 
 
 def _site_refs(sites: Sequence[Site]) -> tuple[SiteRef, ...]:

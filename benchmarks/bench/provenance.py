@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from bench.fingerprint import libraries
+from fedcore.fingerprint import libraries
 from leaderboard.measured import Code, Hardware, Provenance
 
 _HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ import pytest
 from fedcore import prepare as prepare_module
 from fedcore.cohort import CannotServe, NoSamples, load_task
 from fedcore.features import tabular
-from fedcore.prepare import code_fingerprint, prepare, prepared_cohort
+from fedcore.prepare import prepare, prepared_cohort
 from sites.splits import assign
 
 TASK = "mortality/in_hospital/first_24h"
@@ -88,17 +88,9 @@ def test_other_data_subjects_tasks_or_code_are_made_anew(meds_site, extractions,
     path.write_text(task.path.read_text().replace("trigger + 24h", "trigger + 12h"))
     assert prepare(site, load_task(path), "tabular", 0).cohort_sha256 != first.cohort_sha256
     assert len(extractions) == 4
-    monkeypatch.setattr(prepare_module, "code_fingerprint", lambda module: f"changed {module}")
+    monkeypatch.setattr(prepare_module, "fingerprint", lambda module: f"changed {module}")
     prepare(site, task, "tabular", 0)
     assert len(extractions) == 5
-
-
-def test_the_fingerprint_covers_the_module_and_what_it_imports():
-    names = {prepare_module._source(m) for m in ("fedcore.features.events", "sites.concepts", "sites.codes")}
-    assert None not in names
-    assert code_fingerprint("fedcore.features.tabular") != code_fingerprint("fedcore.features.series")
-    imported = prepare_module._imported(prepare_module._source("fedcore.features.tabular"))
-    assert "fedcore.features.events" in imported
 
 
 def test_an_interrupted_extraction_leaves_nothing_and_can_be_repeated(meds_site, home, monkeypatch):

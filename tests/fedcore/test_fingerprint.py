@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import fingerprint as module
-from bench.fingerprint import fingerprint, reached
+from fedcore import fingerprint as module
+from fedcore.fingerprint import fingerprint, reached
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def changed(project: Path, name: str) -> bool:
-    before = fingerprint(["mymodel"])
+    before = fingerprint("mymodel")
     (project / name).write_text("changed = True\n")
     module._source.cache_clear()
     module._imports.cache_clear()
-    return fingerprint(["mymodel"]) != before
+    return fingerprint("mymodel") != before
 
 
 def test_code_reached_through_a_users_module_counts(project: Path) -> None:
@@ -35,15 +35,19 @@ def test_code_that_is_not_reached_does_not_count(project: Path) -> None:
     assert not changed(project, "unrelated.py")
 
 
-def test_a_data_file_counts_by_its_content(project: Path) -> None:
-    task = project / "task.yaml"
-    task.write_text("a: 1")
-    before = fingerprint(["mymodel"], [task])
-    task.write_text("a: 2")
-    assert fingerprint(["mymodel"], [task]) != before
+def test_the_tables_beside_a_module_of_ours_count(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "sites").mkdir()
+    (project / "sites" / "errors.py").write_text("x = 1\n")
+    table = project / "sites" / "concepts.yaml"
+    table.write_text("a: 1")
+    monkeypatch.setattr(module, "_room", lambda _name: project)
+    module._source.cache_clear()
+    before = fingerprint("mymodel")
+    table.write_text("a: 2")
+    assert fingerprint("mymodel") != before
 
 
 def test_a_library_version_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(["mymodel"])
+    before = fingerprint("mymodel")
     monkeypatch.setattr(module, "libraries", lambda: (("torch", "0.0"),))
-    assert fingerprint(["mymodel"]) != before
+    assert fingerprint("mymodel") != before

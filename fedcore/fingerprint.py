@@ -1,8 +1,8 @@
-"""A hash of the code that a cell reaches: part of its cache key, so that changed code never answers from the cache.
+"""A hash of the code that a result rests on: part of every cache key, so that changed code never answers from a cache.
 
 The closure of `import` statements is read from the sources, not by importing: a warm start must not load torch. It
-follows the rooms of FedWard and a user's own modules (whatever lies in the current folder), and takes in the versions
-of the numerical libraries.
+follows the rooms of FedWard and a user's own modules (whatever lies in the current folder), and takes in the tables
+(.yaml) that lie beside a module of ours and the versions of the numerical libraries.
 """
 
 import ast
@@ -74,12 +74,14 @@ def reached(modules: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def fingerprint(modules: Iterable[str], files: Iterable[Path] = ()) -> str:
-    """sha256 over the sources reached, the data files named (task files, concepts.yaml) and the libraries' versions."""
+def fingerprint(*modules: str) -> str:
+    """sha256 over the sources that these modules reach, the tables beside them and the libraries' versions."""
     digest = hashlib.sha256()
-    for module, path in sorted(reached(modules).items()):
+    found = reached(modules)
+    for module, path in sorted(found.items()):
         digest.update(f"{module}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    for path in sorted(files):
+    folders = {path.parent for module, path in found.items() if module.partition(".")[0] in ROOMS}
+    for path in sorted(table for folder in folders for table in folder.glob("*.yaml")):
         digest.update(f"{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     digest.update(repr(libraries()).encode())
     return digest.hexdigest()
