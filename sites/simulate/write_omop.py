@@ -16,7 +16,7 @@ from sites.simulate.variables import VARIABLES
 
 _EHR, _BILLING = 32817, 32821
 _NOREPINEPHRINE = 1321341
-_VENTILATION = 4230167  # artificial ventilation
+_VENTILATION = 44790095  # invasive ventilation
 _SITES = {EMERGENCY: "Emergency Department", ICU: "Medical Intensive Care Unit (MICU)", 1: "Medicine"}
 _DETAIL = {EMERGENCY: 9203, ICU: 32037, 1: 9201}
 _RACES = {"WHITE": 8527, "BLACK": 8516, "HISPANIC": 0, "ASIAN": 8515, "OTHER": 0}
@@ -222,8 +222,34 @@ def _measurements(w: _Writer, found: pl.DataFrame, details: pl.DataFrame) -> Non
         measurement_source_concept_id=pl.lit(0),
         unit_source_value=pl.Series(text)[index],
     )
+    frame = pl.concat([frame, _body(w)], how="diagonal_relaxed")
     frame = frame.join(details, on="stay", how="left", maintain_order="left")
     w.write("measurement", frame, tables.MEASUREMENT)
+
+
+def _body(w: _Writer) -> pl.DataFrame:
+    """Weight and height on admission to the ICU."""
+    stays, people = w.population.stays, w.population.patients
+    patient = w.patient[stays["admission"].to_numpy().astype(np.int64)]
+    time = at(w.population, stays, "in_minute")
+    parts = []
+    for concept, unit, text, column in ((3025315, 9529, "kg", "weight_kg"), (3036277, 8582, "cm", "height_cm")):
+        row = stays.select("stay").with_columns(
+            **w.ids(stays),
+            measurement_concept_id=pl.lit(concept, pl.Int64),
+            measurement_date=time.dt.date(),
+            measurement_datetime=time,
+            measurement_type_concept_id=pl.lit(_EHR),
+            operator_concept_id=pl.lit(0),
+            value_as_number=pl.Series(people[column].to_numpy()[patient]),
+            value_as_concept_id=pl.lit(0),
+            unit_concept_id=pl.lit(unit, pl.Int64),
+            measurement_source_value=pl.lit("Admission Weight (Kg)" if text == "kg" else "Height (cm)"),
+            measurement_source_concept_id=pl.lit(0),
+            unit_source_value=pl.lit(text),
+        )
+        parts.append(row)
+    return pl.concat(parts)
 
 
 def _treatments(w: _Writer, hours: Hours) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from fedcore.cohort import build_cohort, load_task
+from sites.concepts import harmonise
 from sites.errors import InputError
 from sites.simulate.charts import write_chart_rows
 from sites.simulate.federation import SimulatedSite, simulate, write_federation
@@ -134,6 +135,22 @@ def test_every_sample_of_every_task_has_its_truth_and_no_other_has(sites: list[S
         key = ["subject_id", "prediction_time"]
         assert truth.sort(key).select(*key, "label").equals(samples.sort(key).select(*key, "label")), site.name
         assert len(samples) > 0.3 * PATIENTS
+
+
+def test_hospitals_of_every_format_agree_once_harmonised(sites: list[Site]) -> None:
+    """Each variable arrives under one name and in one unit, whichever item, unit and format it was written in."""
+    medians = []
+    for dataset in {site.dataset.root: site.dataset for site in sites}.values():
+        codes = dataset.codes["code"].to_list()
+        harmonised = harmonise(dataset.scan(), dataset.manifest.concepts, codes).group_by("concept")
+        medians.append(harmonised.agg(pl.col("value").median().cast(pl.Float64)).collect())
+    found = pl.concat(medians).group_by("concept").agg(pl.len(), low=pl.col("value").min(), high=pl.col("value").max())
+    everywhere = found.filter(pl.col("len") == 4)
+    assert len(everywhere) >= 42
+    unlike = everywhere.filter(pl.col("high") > 1.6 * pl.col("low")).filter(
+        ~pl.col("concept").is_in(["sex", "ventilation"])
+    )
+    assert unlike.is_empty(), unlike
 
 
 def test_truth_is_told_to_nobody_who_reads_the_export(federation: list[SimulatedSite]) -> None:
