@@ -55,6 +55,7 @@ def check(spec: SiteSpec, _home: Path | None = None) -> CheckReport:
     export = load(spec.kind)
     spec.check_options(export)
     reader = Reader(spec.path, export, spec.reading_options())
+    files = reader.files()
     frames = small_frames(export, reader)
     subjects = subjects_of(export, reader, frames)
     declared = frames.get("declared")
@@ -62,7 +63,7 @@ def check(spec: SiteSpec, _home: Path | None = None) -> CheckReport:
     return CheckReport(
         kind=spec.kind,
         title=export.title,
-        files={name: (path, path.stat().st_size) for name, path in reader.files().items()},
+        files={name: (path, path.stat().st_size) for name, path in files.items()},
         absent={table.name: table.loses or "its events" for table in reader.absent()},
         counts={name: frame.height for name, frame in frames.items() if name not in ("declared", "source")},
         n_subjects=len(subjects),

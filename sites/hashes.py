@@ -97,12 +97,17 @@ def source_sha256(kind: str, options: Mapping[str, str], hashes: Mapping[str, st
 def code_sha256(kind: str) -> str:
     """The hash of the code that reads a kind: the reading core, the export's module, and what that imports from here.
 
-    A user's module counts with the modules of its own top-level package.
+    A user's module counts with the modules of its own top-level package; YAML files beside the module count if their
+    names begin with its name.
     """
     module = kind if "." in kind else f"sites.exports.{kind}"
     seen: dict[str, bytes] = {}
     for name in (*(f"sites.{name}" for name in _CORE), module):
         _reach(name, {"sites.exports", module.partition(".")[0]} if "." in kind else {"sites.exports"}, seen)
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.origin is not None:
+        for path in Path(spec.origin).parent.glob(f"{module.rpartition('.')[2]}*.yaml"):
+            seen[path.name] = path.read_bytes()
     digest = hashlib.sha256()
     for name in sorted(seen):
         digest.update(name.encode() + b"\0" + seen[name] + b"\0")

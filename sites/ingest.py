@@ -106,7 +106,7 @@ def _make(source: Source, work: Path, progress: Progress, jobs: int) -> None:
     warnings = [*source.reader.warnings, *(sentence for spill in spills for sentence in spill.warnings)]
     if n_duplicates:
         warnings.append(
-            f"{n_duplicates} events were left out: of exact duplicate rows, or one event listed in several rows"
+            f"{n_duplicates} events were left out: their rows equal others in all columns read, or list one event again"
         )
     write_metadata(source, dataset, frames, subjects, codes=codes, n_codes=n_codes, warnings=warnings)
 

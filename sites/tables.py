@@ -78,7 +78,7 @@ class Reader:
                     "move the others out of the folder"
                 )
             if found:
-                return found[0]
+                return _file(found[0])
         return None
 
     def _listing(self, folder: str) -> dict[str, list[Path]]:
@@ -91,7 +91,7 @@ class Reader:
             for file in (file for root in roots for file in sorted(root.iterdir())):
                 lower = file.name.lower()
                 ending = next((e for e in _ENDINGS if lower.endswith(e)), None)
-                if ending and file.is_file():
+                if ending:
                     listing.setdefault(lower.removesuffix(ending), []).append(file)
             self._listings[folder] = listing
         return self._listings[folder]
@@ -111,7 +111,8 @@ class Reader:
         else:
             paths = [p for p in self.path.iterdir() if p.is_file()]
         root = self.path if self.path.is_dir() else self.path.parent
-        return {p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name: p for p in sorted(paths)}
+        files = [_file(path) for path in sorted(paths)]
+        return {p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name: p for p in files}
 
     def absent(self) -> tuple[Table, ...]:
         """The tables that are not required and not there."""
@@ -217,6 +218,14 @@ class Reader:
             next(_csv_blocks(table, path, block_bytes=1 << 16))
 
 
+def _file(path: Path) -> Path:
+    """A path that must be a file: what stands in its place is not passed over in silence."""
+    if path.is_file():
+        return path
+    found = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "something that is no file"
+    raise InputError(f"{path}: found {found}, expected a file; put the file in its place or remove it")
+
+
 def looks_like(path: Path, kind: str) -> bool:
     """Whether a path holds what an export of a kind requires."""
     export = load(kind)
@@ -281,6 +290,11 @@ def _header(table: Table, path: Path, data: bytes) -> typed.Layout:
         ) from None
     if not text.replace("\r", "").replace("\n", "").replace("\t", "").isprintable():
         raise InputError(f"{path}, line 1: found binary data, expected a CSV header; export the table again")
+    if not typed.well_formed(data):
+        raise InputError(
+            f"{path}, line 1: found quotation marks or line ends inside a name, expected a CSV header; "
+            "export the table again"
+        )
     try:
         header = typed.lowered(next(csv.reader(io.StringIO(text, newline=""))))
     except csv.Error as error:
@@ -324,6 +338,7 @@ def _parquet_layout(table: Table, path: Path) -> tuple[dict[str, str], list[str]
 
 
 def _parquet(table: Table, path: Path) -> Iterator[Batch]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     names, absent = _parquet_layout(table, path)
@@ -341,5 +356,5 @@ def _parquet(table: Table, path: Path) -> Iterator[Batch]:
                 done += len(rows)
         except typed.FieldError as error:
             raise InputError(f"{path}, row {done + error.row + 1}, column {error.column}: {error}") from None
-        except OSError as error:
+        except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
             raise InputError(f"{path}: the file is damaged ({error}); copy or write it again") from None

@@ -8,6 +8,7 @@ conform is refused with a sentence that says what to rename: shards `data/**/*.p
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,16 @@ def _files(path: Path, _options: Options) -> Sequence[Path]:
 
 
 def _schema(shard: Path) -> pa.Schema:
-    try:
+    with _sound(shard):
         return pq.read_schema(shard)
-    except (pa.ArrowInvalid, OSError) as error:
+
+
+@contextmanager
+def _sound(shard: Path) -> Iterator[None]:
+    """Whatever a damaged file makes a library say, as a sentence."""
+    try:
+        yield
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise InputError(f"{shard}: this is no readable Parquet file ({error}); write it anew") from None
 
 
@@ -123,7 +131,8 @@ def _people(path: Path, patient: str | None) -> pl.DataFrame:
                 "name the column of the data that says who the person is"
             )
         column = pl.col("subject_id" if patient is None else patient).cast(pl.Int64).alias("patient_id")
-        people.append(pl.scan_parquet(shard).select("subject_id", column).unique().collect())
+        with _sound(shard):
+            people.append(pl.scan_parquet(shard).select("subject_id", column).unique().collect())
     everyone = pl.concat(people).sort("subject_id", "patient_id")
     twice = everyone.filter(pl.col("subject_id").is_duplicated())
     if len(twice):
@@ -146,7 +155,7 @@ def _events(path: Path) -> Iterator[pl.DataFrame]:
         seen: set[int] = set()
         last: tuple[int, Any] | None = None
         row = 0
-        with pq.ParquetFile(shard) as file:
+        with _sound(shard), pq.ParquetFile(shard) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
                 frame = pl.from_arrow(batch)
                 assert isinstance(frame, pl.DataFrame)
