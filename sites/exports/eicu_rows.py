@@ -65,9 +65,10 @@ def unit_rows(
 
     def prepare(lazy: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
         joined = lazy.filter(pl.col(having).is_not_null()) if having else lazy
-        joined = joined.join(frames["units"].lazy(), on=UNIT, how="inner")
+        joined = joined.join(frames["units"].lazy(), on=UNIT, how="left")
         joined = joined.with_columns(known=pl.col("unit_admission") + pl.duration(minutes=minutes))
-        joined = joined.filter(pl.col("known").is_not_null())
+        # a row of no known unit stay goes on, to be counted among those left out
+        joined = joined.filter(pl.col("known").is_not_null() | pl.col("subject_id").is_null())
         return rows(joined) if rows else joined
 
     return Events(table, event, pl.col("known"), numeric, text, prepare, name=name or table)

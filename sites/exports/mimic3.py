@@ -32,12 +32,20 @@ CULTURE_TURNAROUND = pl.duration(days=7)
 Prepare = Callable[[pl.LazyFrame, Frames], pl.LazyFrame]
 
 
+def _in_stays(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
+    """Rows with `discharge` and `death` of their stay; both null, so that it is counted, where that is not kept."""
+    stays = frames["stays"].lazy().select("hadm_id", "subject_id", "discharge", "death", kept=pl.lit(value=True))
+    found = rows.join(stays, on=["hadm_id", "subject_id"], how="left").join(
+        frames["everyone"].lazy().select("subject_id", "left_out"), on="subject_id", how="left"
+    )
+    return found.filter(~pl.col("left_out").fill_null(value=False))
+
+
 def _at_discharge(column: str) -> Prepare:
-    """Rows that have a code, of stays that are kept, with `discharge`."""
+    """Rows that have a code, with the `discharge` of their stay."""
 
     def prepare(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
-        stays = frames["stays"].lazy().select("hadm_id", "subject_id", "discharge")
-        return rows.filter(pl.col(column).is_not_null()).join(stays, on=["hadm_id", "subject_id"], how="inner")
+        return _in_stays(rows.filter(pl.col(column).is_not_null()), frames)
 
     return prepare
 
@@ -55,11 +63,11 @@ def _in_life(dated: pl.Expr, *keep: pl.Expr) -> Prepare:
 
 def _moves(rows: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
     """Moves within kept stays; the move out of the hospital never stands before the discharge that it is part of."""
-    stays = frames["stays"].lazy().select("hadm_id", "subject_id", "discharge", "death")
     out = pl.col("eventtype") == "discharge"
+    left = pl.when(out).then(pl.max_horizontal("intime", "discharge")).otherwise("intime")
     return (
-        rows.join(stays, on=["hadm_id", "subject_id"], how="inner")
-        .with_columns(intime=pl.when(out).then(pl.max_horizontal("intime", "discharge")).otherwise("intime"))
+        _in_stays(rows, frames)
+        .with_columns(intime=pl.when("kept").then(left))
         .filter(out | (pl.col("intime") <= pl.col("death")).fill_null(value=True))
     )
 

@@ -43,7 +43,7 @@ def _found(path: Path) -> dict[str, Path]:
     """Hospital to file, of those that are there (a file may be named itself)."""
     entries = sorted(path.iterdir()) if path.is_dir() else [path]
     names = {f"processed.{hospital}.data": hospital for hospital in HOSPITALS}
-    found = {names[e.name.lower()]: e for e in entries if e.name.lower() in names and e.is_file()}
+    found = {names[e.name.lower()]: e for e in entries if e.name.lower() in names}
     return {hospital: found[hospital] for hospital in HOSPITALS if hospital in found}
 
 
