@@ -16,6 +16,7 @@ import polars as pl
 
 from bench.plan import ORACLE
 from bench.provenance import now, provenance
+from fedcore.task import Task
 from leaderboard.measured import Cost, Predictions
 from leaderboard.record import Failure, Record, Spec, seal
 from leaderboard.statistics import SitePredictions, evaluate
@@ -28,6 +29,7 @@ class Piece:
     """What a worker needs to run a cell."""
 
     spec: Spec
+    task: Task
     sites: tuple[Site, ...]
     code_fingerprint: str
     command: str
@@ -65,10 +67,12 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         from bench.oracle import predict
     else:
         from bench.training import predict
-    predicted = predict(spec, piece.sites, report, reuse=piece.reuse)
+    predicted = predict(spec, piece.task, piece.sites, report, reuse=piece.reuse)
     trained = predicted.trained
     held_out = held_out_predictions(predicted.predictions)
-    metrics = evaluate(held_out, b=spec.evaluation.b, level=spec.evaluation.level, seed=spec.seed)
+    metrics = evaluate(
+        held_out, spec.evaluation.metrics, b=spec.evaluation.b, level=spec.evaluation.level, seed=spec.seed
+    )
     return seal(
         spec=spec,
         status="ok",
@@ -89,18 +93,24 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
 
 
 def held_out_predictions(path: Path) -> list[SitePredictions]:
-    """The predictions on held-out patients, site by site, from a file in MEDS-evaluation's columns."""
-    frame = pl.read_parquet(path).filter(pl.col("split") == "held_out")
-    return [
-        SitePredictions(
-            site=str(site),
-            external=bool(rows["external"][0]),
-            patient=rows["patient_id"].to_numpy(),
-            y=rows["boolean_value"].to_numpy(),
-            p=rows["predicted_boolean_probability"].to_numpy(),
+    """The predictions on held-out patients, site by site, from a file in MEDS-evaluation's columns.
+
+    A site without held-out patients has none, and its metrics say so.
+    """
+    frame = pl.read_parquet(path).sort("site_id", maintain_order=True)
+    found = []
+    for (site,), rows in frame.group_by("site_id", maintain_order=True):
+        held_out = rows.filter(pl.col("split") == "held_out")
+        found.append(
+            SitePredictions(
+                site=str(site),
+                external=bool(rows["external"][0]),
+                patient=held_out["patient_id"].to_numpy(),
+                y=held_out["boolean_value"].to_numpy(),
+                p=held_out["predicted_boolean_probability"].to_numpy(),
+            )
         )
-        for (site,), rows in frame.sort("site_id", maintain_order=True).group_by("site_id", maintain_order=True)
-    ]
+    return found
 
 
 def _sha256(predictions: list[SitePredictions]) -> str:

@@ -12,6 +12,7 @@ import typer
 from bench import environment
 from bench.commands import grid, look, site
 
+_STOPPED = "interrupted; the same command goes on where it stopped"
 DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
@@ -43,17 +44,18 @@ def _fail(message: str, code: int, *, debug: bool) -> int:
     return code
 
 
-def _run(arguments: list[str], *, debug: bool) -> int:
+def run(arguments: list[str], *, debug: bool = False) -> int:
+    """Run one command line and return its exit code."""
     try:
         code = app(args=arguments, standalone_mode=False)
         return code if isinstance(code, int) else DONE
     except click.exceptions.Exit as stop:
-        return stop.exit_code
+        return _fail(_STOPPED, INTERRUPTED, debug=debug) if stop.exit_code == INTERRUPTED else stop.exit_code
     except click.ClickException as error:
         error.show()
         return UNUSABLE
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED, debug=debug)
+        return _fail(_STOPPED, INTERRUPTED, debug=debug)
     except ValueError as error:
         if _is_users_to_mend(error):
             return _fail(str(error), UNUSABLE, debug=debug)
@@ -69,4 +71,4 @@ def main() -> None:
     """Run the command line; what the console script calls."""
     environment.prepare()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    sys.exit(_run(arguments, debug="--debug" in sys.argv))
+    sys.exit(run(arguments, debug="--debug" in sys.argv))

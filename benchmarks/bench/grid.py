@@ -9,7 +9,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 from bench import environment
 
@@ -31,28 +32,47 @@ class Outcome(Generic[Result]):
     wall_s: float = 0.0
 
 
-def run_grid(
-    work: Callable[[Piece, Report], Result],
-    pieces: Sequence[Piece],
-    *,
-    jobs: int,
-    address: str | None = None,
-    on_report: Callable[[int, Any], None] = lambda _index, _report: None,
-) -> Iterator[Outcome[Result]]:
-    """Yield an outcome for each piece as it ends; one that fails does not stop the others.
+class Grid:
+    """A place to work: this process, or a Ray session that lasts as long as the `with` block.
 
     Args:
-        work: Called with a piece and with a function that takes what it has to report on the way. A module-level
-            function, importable by the workers.
-        pieces: What there is to do; small, since each travels to a worker.
         jobs: Pieces at a time on this machine. With 1 and no address there is no Ray at all.
         address: A Ray cluster's address, or None for a Ray of our own.
-        on_report: Is told what piece `index` reports.
     """
-    if address is None and (jobs == 1 or len(pieces) <= 1):
-        yield from _one_by_one(work, pieces, on_report)
-    else:
-        yield from _with_ray(work, pieces, jobs, address, on_report)
+
+    def __init__(self, jobs: int, address: str | None = None) -> None:
+        self._jobs, self._address = jobs, address
+        self._ray: Any = None
+
+    def __enter__(self) -> Self:
+        if self._jobs > 1 or self._address is not None:
+            self._ray = _session(self._jobs, self._address)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ray is not None:
+            self._ray.shutdown()
+
+    def run(
+        self,
+        work: Callable[[Piece, Report], Result],
+        pieces: Sequence[Piece],
+        on_report: Callable[[int, Any], None] = lambda _index, _report: None,
+    ) -> Iterator[Outcome[Result]]:
+        """Yield an outcome for each piece as it ends; one that fails does not stop the others.
+
+        Args:
+            work: Called with a piece and with a function that takes what it has to report on the way. A module-level
+                function, importable by the workers.
+            pieces: What there is to do; small, since each travels to a worker.
+            on_report: Is told what piece `index` reports; None when it begins.
+        """
+        if self._ray is None:
+            yield from _one_by_one(work, pieces, on_report)
+        else:
+            yield from _with_ray(self._ray, work, pieces, on_report)
 
 
 def _attempt(index: int, work: Callable[[Piece, Report], Result], piece: Piece, report: Report) -> Outcome[Result]:
@@ -93,35 +113,34 @@ def _in_worker(index: int, work: Callable[[Piece, Report], Result], piece: Piece
     return _attempt(index, work, piece, lambda report: mailbox.put.remote(index, report))
 
 
-def _with_ray(
-    work: Callable[[Piece, Report], Result],
-    pieces: Sequence[Piece],
-    jobs: int,
-    address: str | None,
-    on_report: Callable[[int, Any], None],
-) -> Iterator[Outcome[Result]]:
+def _session(jobs: int, address: str | None) -> Any:
     os.environ.update(environment.for_workers())
     import ray
 
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
-        ray.init(num_cpus=jobs, object_store_memory=256 * 2**20, **quiet)
+        ray.init(num_cpus=jobs, object_store_memory=256 * 2**20, include_dashboard=False, **quiet)
     else:
-        del quiet["include_dashboard"]
         ray.init(address=address, runtime_env={"env_vars": environment.for_workers()}, **quiet)
-    try:
-        mailbox: Any = ray.remote(num_cpus=0)(_Mailbox).remote()
-        task: Any = ray.remote(num_cpus=1, max_retries=1)(_in_worker)
-        pending = {task.remote(index, work, piece, mailbox): index for index, piece in enumerate(pieces)}
-        while pending:
-            done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
-            for index, report in ray.get(mailbox.drain.remote()):
-                on_report(index, report)
-            for reference in done:
-                index = pending.pop(reference)
-                try:
-                    yield ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    yield Outcome(index, None, f"the worker process died: {str(error).splitlines()[0]}", str(error))
-    finally:
-        ray.shutdown()
+    return ray
+
+
+def _with_ray(
+    ray: Any,
+    work: Callable[[Piece, Report], Result],
+    pieces: Sequence[Piece],
+    on_report: Callable[[int, Any], None],
+) -> Iterator[Outcome[Result]]:
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    task = ray.remote(num_cpus=1, max_retries=1)(_in_worker)
+    pending = {task.remote(index, work, piece, mailbox): index for index, piece in enumerate(pieces)}
+    while pending:
+        done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+        for index, report in ray.get(mailbox.drain.remote()):
+            on_report(index, report)
+        for reference in done:
+            index = pending.pop(reference)
+            try:
+                yield ray.get(reference)
+            except ray.exceptions.RayError as error:
+                yield Outcome(index, None, f"the worker process died: {str(error).splitlines()[0]}", str(error))

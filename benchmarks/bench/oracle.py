@@ -9,6 +9,7 @@ from bench.training import Predicted, Trained, described, keep, prepared_sites, 
 from fedcore.fingerprint import fingerprint
 from fedcore.samples import SiteSamples
 from fedcore.server import RoundReport
+from fedcore.task import Task
 from leaderboard.measured import Training
 from leaderboard.record import Spec
 from sites.dataset import Dataset
@@ -18,16 +19,18 @@ from sites.site import Site
 REPRESENTATION = "tabular"
 
 
-def predict(spec: Spec, sites: Sequence[Site], on_round: Callable[[RoundReport], None], *, reuse: bool) -> Predicted:
+def predict(
+    spec: Spec, task: Task, sites: Sequence[Site], on_round: Callable[[RoundReport], None], *, reuse: bool
+) -> Predicted:
     """Look up the true risk of every sample; there are no rounds, and looking up is as quick as reusing.
 
     Raises:
         InputError: a site is not simulated, no site can serve the task, or the simulation knows no truth for it.
     """
-    served, skipped = prepared_sites(spec, sites, REPRESENTATION)
+    served, skipped = prepared_sites(spec, task, sites, REPRESENTATION)
     datasets = {site.name: site.dataset for site in sites}
     samples = [one.samples for one in served]
-    risks = {one.site: true_risk(datasets[one.site], spec.task.name, one) for one in samples}
+    risks = {one.site: true_risk(datasets[one.site], task.name, one) for one in samples}
     trained = Trained(
         data=described(served, sites, skipped),
         training=Training(selection="the truth of the simulation; nothing is trained"),

@@ -11,9 +11,10 @@ from functools import cache
 
 from bench.modes import CacheMode, Rerun
 from bench.suite import Entry, SuiteSpec
-from fedcore import task as tasks
 from fedcore.fingerprint import fingerprint
 from fedcore.models import model as models
+from fedcore.task import Task, load_task
+from leaderboard.evaluators import registry as metrics
 from leaderboard.record import Record, Spec, cell_id
 from leaderboard.spec import (
     Configured,
@@ -42,6 +43,7 @@ class Cell:
     """One cell of the plan; `record` is what is known of it already, if anything."""
 
     spec: Spec
+    task: Task
     cell_id: str
     code_fingerprint: str
     record: Record | None
@@ -105,7 +107,7 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
             if name not in there:
                 raise InputError(f"suite {suite.name} has no {kind} {name!r}; it has: {', '.join(there)}")
     for task in suite.tasks:
-        tasks.load_task(task)
+        load_task(task)
 
 
 def training_code(model: str, strategy: str, representation: str) -> str:
@@ -135,16 +137,15 @@ def _site_refs(sites: Sequence[Site]) -> tuple[SiteRef, ...]:
     )
 
 
-def _spec(suite: SuiteSpec, entry: Entry, strategy: str, task: str, seed: int, sites: tuple[SiteRef, ...]) -> Spec:
-    loaded = tasks.load_task(task)
+def _spec(suite: SuiteSpec, entry: Entry, strategy: str, task: Task, seed: int, sites: tuple[SiteRef, ...]) -> Spec:
     return Spec(
         suite=Suite(name=suite.name, version=suite.version),
-        task=TaskRef(name=loaded.name, sha256=loaded.sha256),
+        task=TaskRef(name=task.name, sha256=task.sha256),
         sites=sites,
         model=Configured(name=entry.model, config=dict(entry.config)),
         strategy=Configured(name=strategy),
         federation=FederationPlan(rounds=suite.rounds),
-        evaluation=EvaluationPlan(b=suite.evaluation.replicates, level=suite.evaluation.level),
+        evaluation=EvaluationPlan(b=suite.evaluation.replicates, level=suite.evaluation.level, metrics=metrics.names()),
         seed=seed,
         split_seed=seed,
     )
@@ -158,7 +159,7 @@ def make_plan(suite: SuiteSpec, sites: Sequence[Site], choice: Choice, store: St
     if all(site.dataset.manifest.truth for site in sites):
         entries.append(Entry(model=ORACLE, strategies=("truth",)))
     cells = []
-    for task in suite.tasks:
+    for task in (load_task(name) for name in suite.tasks):
         for entry in entries:
             for strategy in entry.strategies:
                 if entry.model != ORACLE and not choice.allows(entry.model, strategy):
@@ -166,7 +167,8 @@ def make_plan(suite: SuiteSpec, sites: Sequence[Site], choice: Choice, store: St
                 for seed in suite.seeds:
                     spec = _spec(suite, entry, strategy, task, seed, refs)
                     identity, code = cell_id(spec), _code(entry.model, strategy)
-                    cells.append(Cell(spec, identity, code, store.latest(identity, code_fingerprint=code, status=None)))
+                    record = store.latest(identity, code_fingerprint=code, status=None)
+                    cells.append(Cell(spec, task, identity, code, record))
     return cells
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import Piece, run_cell
-from bench.grid import run_grid
+from bench.grid import Grid
 from bench.modes import CacheMode, Rerun
 from bench.plan import ORACLE, Cell, is_pending
 from bench.progress import Watch
@@ -46,11 +46,11 @@ def run_cells(
     )
     if pending:
         reuse = cache_mode is not CacheMode.ignore and rerun is not Rerun.all
-        pieces = [Piece(cell.spec, tuple(sites), cell.code_fingerprint, command, reuse) for cell in pending]
-        with Watch([cell.name for cell in pending], total_cells=len(cells), quiet=quiet) as watch:
-            _prepare(pieces, jobs, address, watch)
-            outcomes = run_grid(run_cell, pieces, jobs=jobs, address=address, on_report=watch.report)
-            for outcome in outcomes:
+        pieces = [Piece(cell.spec, cell.task, tuple(sites), cell.code_fingerprint, command, reuse) for cell in pending]
+        names = [cell.name for cell in pending]
+        with Watch(names, total_cells=len(cells), quiet=quiet) as watch, Grid(jobs, address) as grid:
+            _prepare(pieces, grid, watch)
+            for outcome in grid.run(run_cell, pieces, watch.report):
                 piece = pieces[outcome.index]
                 record = outcome.result or _died(piece, outcome.error or "", outcome.trace)
                 store.write(record)
@@ -60,7 +60,7 @@ def run_cells(
     return [found[cell.cell_id] for cell in cells if cell.cell_id in found]
 
 
-def _prepare(pieces: Sequence[Piece], jobs: int, address: str | None, watch: Watch) -> None:
+def _prepare(pieces: Sequence[Piece], grid: Grid, watch: Watch) -> None:
     """Make each site's samples once, before several cells want them at the same time."""
     from fedcore.models import model as models
 
@@ -71,20 +71,19 @@ def _prepare(pieces: Sequence[Piece], jobs: int, address: str | None, watch: Wat
         )
         for number in range(len(piece.sites)):
             wanted[piece.sites[number].name, piece.spec.task.name, representation] = (piece, number, representation)
-    outcomes = run_grid(prepare_site, list(wanted.values()), jobs=jobs, address=address)
-    for done, _ in enumerate(outcomes, start=1):
+    for done, _ in enumerate(grid.run(prepare_site, list(wanted.values())), start=1):
         watch.preparing(done, len(wanted))
 
 
 def prepare_site(what: tuple[Piece, int, str], report: Any) -> None:
     """Extract one site's samples for one task and representation, so that the cells find them on disk."""
-    from fedcore.cohort import CannotServe, load_task
+    from fedcore.cohort import CannotServe
     from fedcore.prepare import prepare
     from sites.home import home
 
     piece, number, representation = what
     try:
-        prepare(piece.sites[number], load_task(piece.spec.task.name), representation, piece.spec.split_seed, home())
+        prepare(piece.sites[number], piece.task, representation, piece.spec.split_seed, home())
     except CannotServe:
         return
 

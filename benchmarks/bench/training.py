@@ -17,12 +17,13 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from bench.plan import training_code
-from fedcore.cohort import CannotServe, load_task
+from fedcore.cohort import CannotServe
 from fedcore.federation import FederationRequest, FederationResult, run_federation
 from fedcore.models import model as models
 from fedcore.prepare import Prepared, prepare
 from fedcore.samples import SiteSamples
 from fedcore.server import RoundReport
+from fedcore.task import Task
 from leaderboard.measured import (
     AttritionStep,
     Data,
@@ -64,14 +65,13 @@ class Predicted:
 
 
 def prepared_sites(
-    spec: Spec, sites: Sequence[Site], representation: str
+    spec: Spec, task: Task, sites: Sequence[Site], representation: str
 ) -> tuple[list[Prepared], tuple[SkippedSite, ...]]:
     """Every site's samples, and the sites that cannot serve the task, each with the reason.
 
     Raises:
         InputError: no training site can serve the task.
     """
-    task = load_task(spec.task.name)
     served, skipped = [], []
     for site in sites:
         try:
@@ -122,11 +122,12 @@ def trained_folder(spec: Spec, code_fingerprint: str) -> Path:
     return home() / "trained" / key[:2] / key
 
 
-def predict(spec: Spec, sites: Sequence[Site], on_round: OnRound, *, reuse: bool) -> Predicted:
+def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *, reuse: bool) -> Predicted:
     """Train what the spec asks for, or find it trained already.
 
     Args:
         spec: the cell.
+        task: its task.
         sites: its sites, in any order.
         on_round: hears of each round.
         reuse: whether predictions that were kept may serve.
@@ -139,7 +140,7 @@ def predict(spec: Spec, sites: Sequence[Site], on_round: OnRound, *, reuse: bool
     if reuse and (folder / "trained.json").is_file():
         trained = Trained.model_validate_json((folder / "trained.json").read_bytes())
         return Predicted(trained, folder / "predictions.parquet")
-    served, skipped = prepared_sites(spec, sites, chosen.representation)
+    served, skipped = prepared_sites(spec, task, sites, chosen.representation)
     result = run_federation([one.samples for one in served], _request(spec), on_round=on_round)
     trained = Trained(
         data=described(served, sites, skipped),

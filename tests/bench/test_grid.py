@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from bench.grid import Outcome, run_grid
+from bench.grid import Grid, Outcome
 
 
 def square(piece: int, report) -> int:
@@ -16,7 +16,8 @@ def square(piece: int, report) -> int:
 
 def run(pieces: list[int], jobs: int) -> tuple[list[Outcome[int]], list[tuple[int, object]]]:
     heard: list[tuple[int, object]] = []
-    outcomes = list(run_grid(square, pieces, jobs=jobs, on_report=lambda index, report: heard.append((index, report))))
+    with Grid(jobs) as grid:
+        outcomes = list(grid.run(square, pieces, lambda index, report: heard.append((index, report))))
     return sorted(outcomes, key=lambda outcome: outcome.index), heard
 
 
