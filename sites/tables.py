@@ -313,7 +313,7 @@ def _wanted(table: Table, path: Path, header: tuple[str, ...]) -> dict[str, pl.D
         if header.count(name) > 1:
             raise InputError(f"{path}, line 1: found the column {name} twice, expected it once; remove one")
         if name not in header and name not in table.optional:
-            near = difflib.get_close_matches(name, header, 1)
+            near = difflib.get_close_matches(name, [other for other in header if other not in table.columns], 1)
             hint = f" (is {near[0]} meant?)" if near else ""
             shown = ", ".join(header[:12]) + (", ..." if len(header) > 12 else "")
             raise InputError(

@@ -35,6 +35,7 @@ _MEANT = {
     "text_value": ("text", "string_value", "value_text"),
 }
 _METADATA = ("metadata/dataset.json", "metadata/codes.parquet")
+_SPLITS = "metadata/subject_splits.parquet"
 _BATCH_ROWS = 1 << 19
 
 
@@ -67,7 +68,7 @@ def _files(path: Path, _options: Options) -> Sequence[Path]:
         todo.append(f"add {' and '.join(missing)}")
     if todo:
         raise InputError(f"{path}: found no valid MEDS 0.4 dataset; to make it one, {'; '.join(todo)}")
-    return [*shards, path / _METADATA[0]]
+    return [*shards, path / _METADATA[0], *([path / _SPLITS] if (path / _SPLITS).is_file() else [])]
 
 
 def _schema(shard: Path) -> pa.Schema:
@@ -145,7 +146,31 @@ def _people(path: Path, patient: str | None) -> pl.DataFrame:
         raise InputError(f"{path / 'data'}: the subject {subject} has {why}; shard the dataset anew")
     if everyone.null_count().sum_horizontal()[0]:
         raise InputError(f"{path / 'data'}: found rows without subject or patient, expected none; remove them")
+    if (path / _SPLITS).is_file():
+        _check_splits(path / _SPLITS, everyone)
     return everyone
+
+
+def _check_splits(file: Path, everyone: pl.DataFrame) -> None:
+    """Raise if a patient stands in two of the data's own splits: whatever was made with them leaks.
+
+    The splits themselves are not used: `sites.splits` draws them anew, the same way for every export.
+    """
+    with _sound(file):
+        names = pq.read_schema(file).names
+        if not {"subject_id", "split"} <= set(names):
+            raise InputError(
+                f"{file}: found the columns {', '.join(names)}, expected subject_id and split; rename them"
+            )
+        splits = pl.read_parquet(file, columns=["subject_id", "split"])
+        of_patient = everyone.join(splits, on="subject_id").group_by("patient_id").agg(pl.col("split").unique().sort())
+    twice = of_patient.filter(pl.col("split").list.len() > 1).sort("patient_id")
+    if len(twice):
+        patient, found = twice.row(0)
+        raise InputError(
+            f"{file}: found the patient {patient} in the splits {' and '.join(map(str, found))}, expected each patient "
+            "in one; split the dataset anew by patient"
+        )
 
 
 def _events(path: Path) -> Iterator[pl.DataFrame]:
