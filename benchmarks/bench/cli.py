@@ -48,9 +48,9 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     """Run one command line and return its exit code."""
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt  # typer has turned it into this code
         return code if isinstance(code, int) else DONE
-    except click.exceptions.Exit as stop:
-        return _fail(_STOPPED, INTERRUPTED, debug=debug) if stop.exit_code == INTERRUPTED else stop.exit_code
     except click.ClickException as error:
         error.show()
         return UNUSABLE

@@ -14,6 +14,11 @@ SETTINGS = {
     "MKL_NUM_THREADS": "1",
 }
 
+CLOSED_PROXY = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+"""Set for a Ray of our own: it asks the cloud's metadata service (169.254.169.254) where it runs, whatever
+RAY_USAGE_STATS_ENABLED says. Nothing listens at this proxy, so such a question never leaves the machine; Ray's own
+connections (gRPC) take no proxy."""
+
 
 def prepare() -> None:
     """Set the environment and let modules of the current folder be imported, as `python -m` would."""

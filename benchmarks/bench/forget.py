@@ -20,21 +20,19 @@ def forget_site(name: str) -> list[str]:
         InputError: nothing of that name is remembered or ingested.
     """
     from sites import site
-    from sites.ingest import open_source
+    from sites.origins import forget_datasets
     from sites.spec import SiteSpec
 
     known = site.registered()
     if name not in known and ":" not in name:
         raise InputError(f"no site {name!r} is remembered; `bench list sites` names those that are")
-    spec = known[name] if name in known else SiteSpec.parse(name, named="=" in name.partition(",")[0])
     lines = []
     if name in known:
-        site.forget(name)
+        gone = site.forget(name)
         lines.append(f"forgot the name {name}")
-    target = open_source(spec, home()).target(home())
-    if target.is_dir():
-        shutil.rmtree(target)
-        lines.append(f"deleted {target}")
+    else:
+        gone = forget_datasets(SiteSpec.parse(name, named="=" in name.partition(",")[0]), home())
+    lines += [f"deleted {folder}" for folder in gone]
     for folder in ("features", "trained", "cohorts"):
         lines += _delete(home() / folder)
     return lines

@@ -119,6 +119,7 @@ def _session(jobs: int, address: str | None) -> Any:
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
+        os.environ.update(environment.CLOSED_PROXY)
         ray.init(num_cpus=jobs, object_store_memory=256 * 2**20, include_dashboard=False, **quiet)
     else:
         ray.init(address=address, runtime_env={"env_vars": environment.for_workers()}, **quiet)
