@@ -23,7 +23,7 @@ from sites.errors import InputError
 from sites.events import events_of
 from sites.exports.export import Events, Frames
 from sites.metadata import write_metadata
-from sites.origins import remember
+from sites.origins import begin, remember
 from sites.shards import SHARD_EVENTS, Codes, Piece, Range, Spill, Written, plan, write_shard
 from sites.source import Progress, Source, open_source, small_frames, subjects_of
 from sites.spec import SiteSpec
@@ -56,6 +56,7 @@ def ingest(spec: SiteSpec, home: Path, *, progress: Progress | None = None, jobs
     work = target.parent / f".{target.name}.partial"
     with _lock(target.parent / f".{target.name}.lock"):
         if not (target / "metadata" / "fedward.json").is_file():
+            begin(source, work)
             try:
                 _make(source, work, progress or (lambda _what, _share: None), jobs or min(os.cpu_count() or 1, 4))
             except InputError:

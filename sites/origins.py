@@ -4,6 +4,7 @@ A dataset is named after its content. `origins.json` beside it says from which k
 export that has moved, changed or gone since can still be forgotten.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -42,13 +43,36 @@ def remember(source: Source, home: Path) -> None:
         _write(dataset, [*origins, origin])
 
 
+def begin(source: Source, work: Path) -> None:
+    """Note what an ingest that begins is made from, and delete what interrupted ones left of the export as it was."""
+    work.mkdir(exist_ok=True)
+    _write(work, [_origin(source.spec)])
+    _forget_unfinished(source.spec, work.parent, but=work)
+
+
+def _forget_unfinished(spec: SiteSpec, datasets: Path, but: Path | None = None) -> list[Path]:
+    """Delete what interrupted ingests of an export left; one that is at work holds its lock."""
+    gone = []
+    for work in sorted(datasets.glob(".*.partial")):
+        if work == but or _origin(spec) not in _origins(work):
+            continue
+        with work.with_suffix(".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(work, ignore_errors=True)
+        gone.append(work)
+    return gone
+
+
 def forget_datasets(spec: SiteSpec, home: Path) -> list[Path]:
-    """Delete every dataset of an export, whatever the export held then; one that another path shares stays.
+    """Delete every dataset of an export, whole or begun, whatever it held then; one that another path shares stays.
 
     Returns:
         The deleted folders.
     """
-    gone = []
+    gone = _forget_unfinished(spec, home / "datasets")
     for dataset in sorted((home / "datasets").glob("[!.]*")):
         origins = _origins(dataset)
         if _origin(spec) not in origins:
