@@ -4,11 +4,11 @@ A file is hashed once: its hash is remembered by path, size, inode and modificat
 `stat` for each file.
 """
 
-import ast
 import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -95,18 +95,18 @@ def source_sha256(kind: str, options: Mapping[str, str], hashes: Mapping[str, st
 
 @lru_cache
 def code_sha256(kind: str) -> str:
-    """The hash of the code that reads a kind: the reading core, the export's module, and what that imports from here.
+    """The hash of the code that reads a kind: the reading core, the export's module, and the modules that it names.
 
-    A user's module counts with the modules of its own top-level package; YAML files beside the module count if their
-    names begin with its name.
+    A user's module counts with those of its own top-level package; YAML files beside the module count if their names
+    begin with its name.
     """
     module = kind if "." in kind else f"sites.exports.{kind}"
     seen: dict[str, bytes] = {}
-    for name in (*(f"sites.{name}" for name in _CORE), module):
-        _reach(name, {"sites.exports", module.partition(".")[0]} if "." in kind else {"sites.exports"}, seen)
-    spec = importlib.util.find_spec(module)
-    if spec is not None and spec.origin is not None:
-        for path in Path(spec.origin).parent.glob(f"{module.rpartition('.')[2]}*.yaml"):
+    for name in _CORE:
+        _reach(f"sites.{name}", "sites.exports", seen)
+    origin = _reach(module, module.partition(".")[0] if "." in kind else "sites.exports", seen)
+    if origin is not None:
+        for path in origin.parent.glob(f"{origin.stem}*.yaml"):
             seen[path.name] = path.read_bytes()
     digest = hashlib.sha256()
     for name in sorted(seen):
@@ -114,24 +114,16 @@ def code_sha256(kind: str) -> str:
     return digest.hexdigest()
 
 
-def _reach(name: str, packages: set[str], seen: dict[str, bytes]) -> None:
-    if name in seen:
-        return
+def _reach(name: str, package: str, seen: dict[str, bytes]) -> Path | None:
+    """Add a module's source, and that of every module of `package` whose dotted name stands in it; return its file."""
     try:
         spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        return
+    except (ModuleNotFoundError, ValueError):
+        return None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return
+        return None
     seen[name] = Path(spec.origin).read_bytes()
-    for node in ast.walk(ast.parse(seen[name])):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for imported in names:
-            if any(imported == p or imported.startswith(p + ".") for p in packages) and imported != "sites.exports":
-                if imported in ("sites.exports.registry",):
-                    continue  # it imports every kind
-                _reach(imported, packages, seen)
+    for named in set(re.findall(rb"\b" + re.escape(package).encode() + rb"(?:\.\w+)+", seen[name])):
+        if (other := named.decode()) not in seen and other != "sites.exports.registry":  # which imports every kind
+            _reach(other, package, seen)
+    return Path(spec.origin)
