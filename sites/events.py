@@ -31,7 +31,7 @@ def events_of(
     """
     try:
         made = _apply(rows, rules, frames, position)
-    except (pl.exceptions.PolarsError, OverflowError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OverflowError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise InputError(f"the rows of {rules[0][1].table} cannot be made into events ({first_line})") from error
     kept = []

@@ -106,7 +106,7 @@ def small_frames(export: Export, reader: Reader) -> dict[str, pl.DataFrame]:
     reader.require()
     try:
         return export.frames(reader)
-    except (pl.exceptions.PolarsError, OverflowError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OverflowError) as error:
         raise InputError(
             f"{reader.path}: the patients and stays make no sense as {export.title} ({_first_line(error)}); "
             "see whether the tables belong together and hold plausible values"

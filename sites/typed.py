@@ -27,6 +27,9 @@ _TIME_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f",
     "%Y-%m-%d %H:%M",
 )
+_CALENDAR_SECONDS = (-62_135_596_800, 253_402_300_799)
+"""From the first second of the year 1 to the last of 9999, since 1970: what ISO text can say."""
+_PER_SECOND = {"ms": 1_000, "us": 1_000_000}
 _EXPECTED = "expected %s; correct the value, or leave the field empty if it is unknown"
 
 
@@ -301,8 +304,9 @@ def _times(column: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[p
             if parsed.null_count() == column.null_count():
                 break
         assert parsed is not None
+        parsed = _in_calendar(parsed)
     elif column.dtype == pl.Date or (column.dtype == pl.Datetime and column.dtype.time_zone is None):  # type: ignore[attr-defined]
-        parsed = column.cast(pl.Datetime("us"), strict=False)
+        parsed = _in_calendar(column).cast(pl.Datetime("us"), strict=False)
     elif column.null_count() == len(column):
         parsed = pl.Series(column.name, [None] * len(column), dtype=pl.Datetime("us"))
     else:
@@ -311,6 +315,20 @@ def _times(column: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[p
         day = parsed.dt.truncate("1d")
         parsed = parsed.set(day != parsed, None).cast(pl.Date)  # a clock time in a date column is not a date
     return parsed, _lost(column, parsed)
+
+
+def _in_calendar(column: pl.Series) -> pl.Series:
+    """Dates or times; null where they lie outside the years 1 to 9999, with which no library can calculate."""
+    first, last = _CALENDAR_SECONDS
+    if column.dtype == pl.Date:
+        first, last = first // 86_400, last // 86_400
+    else:
+        unit = column.dtype.time_unit  # type: ignore[attr-defined]
+        if unit == "ns":  # these cannot lie outside
+            return column
+        first, last = first * _PER_SECOND[unit], (last + 1) * _PER_SECOND[unit] - 1
+    inside = column.to_physical().is_between(first, last)
+    return column if inside.all() else column.set(~inside, None)
 
 
 def _integers(column: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[pl.Series, FieldError | None]:

@@ -123,17 +123,22 @@ def _told(path: Path) -> dict[str, Any]:
 
 def _people(path: Path, patient: str | None) -> pl.DataFrame:
     """subject_id and patient_id of everyone; checks that a subject stands in one shard."""
-    people: list[pl.DataFrame] = []
+    people = [pl.DataFrame(schema={"subject_id": pl.Int64, "patient_id": pl.Int64})]
     for shard in _shards(path):
-        names = pl.read_parquet_schema(shard)
-        if patient is not None and not (patient in names and names[patient].is_integer()):
+        schema = _schema(shard)
+        if patient is not None and not (patient in schema.names and pa.types.is_integer(schema.field(patient).type)):
             raise InputError(
                 f"{shard}: found no whole-number column {patient}, expected it because of patient={patient}; "
                 "name the column of the data that says who the person is"
             )
         column = pl.col("subject_id" if patient is None else patient).cast(pl.Int64).alias("patient_id")
-        with _sound(shard):
-            people.append(pl.scan_parquet(shard).select("subject_id", column).unique().collect())
+        columns = list(dict.fromkeys(("subject_id", patient or "subject_id")))
+        with _sound(shard), pq.ParquetFile(shard) as file:
+            batches = [
+                pl.DataFrame(batch).select("subject_id", column).unique()
+                for batch in file.iter_batches(_BATCH_ROWS, columns=columns)
+            ]
+        people.append(pl.concat([people[0], *batches]).unique())
     everyone = pl.concat(people).sort("subject_id", "patient_id")
     twice = everyone.filter(pl.col("subject_id").is_duplicated())
     if len(twice):
@@ -162,7 +167,7 @@ def _check_splits(file: Path, everyone: pl.DataFrame) -> None:
             raise InputError(
                 f"{file}: found the columns {', '.join(names)}, expected subject_id and split; rename them"
             )
-        splits = pl.read_parquet(file, columns=["subject_id", "split"])
+        splits = pl.DataFrame(pq.read_table(file, columns=["subject_id", "split"]))
         of_patient = everyone.join(splits, on="subject_id").group_by("patient_id").agg(pl.col("split").unique().sort())
     twice = of_patient.filter(pl.col("split").list.len() > 1).sort("patient_id")
     if len(twice):
