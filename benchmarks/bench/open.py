@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bench.output import note
 from bench.progress import reading
 from sites.home import home
 from sites.site import Site, open_sites, registered
@@ -30,5 +31,5 @@ def open_all(site: Sequence[str], external: Sequence[str], *, quiet: bool) -> li
     with reading(quiet=quiet) as progress:
         if not site and not external:
             progress("simulating hospitals", 0.0)
-            return open_sites(embedded(), [], progress=progress)
-        return open_sites(specs(site), specs(external), progress=progress)
+            return open_sites(embedded(), [], progress=progress, warn=note)
+        return open_sites(specs(site), specs(external), progress=progress, warn=note)
