@@ -30,6 +30,8 @@ _TIME_FORMATS = (
 _CALENDAR_SECONDS = (-62_135_596_800, 253_402_300_799)
 """From the first second of the year 1 to the last of 9999, since 1970: what ISO text can say."""
 _PER_SECOND = {"ms": 1_000, "us": 1_000_000}
+csv.field_size_limit(1 << 30)  # only used to say what is wrong; the default would call a long text field an error
+
 _EXPECTED = "expected %s; correct the value, or leave the field empty if it is unknown"
 
 
@@ -186,13 +188,12 @@ def _slow(data: bytes, layout: Layout, first_line: int) -> pl.DataFrame:
 
 
 def _line_of(data: bytes, row: int, first_line: int) -> int:
-    reader = csv.reader(io.StringIO(data.decode("utf-8", "replace"), newline=""))
-    start = 0
-    for index, _ in enumerate(reader):
-        if index == row:
-            break
-        start = reader.line_num
-    return first_line + start
+    """The line at which a record of well-formed text begins."""
+    text = np.frombuffer(data, dtype=np.uint8)
+    breaks = np.flatnonzero(text == ord("\n"))
+    quotes = np.flatnonzero(text == ord('"'))
+    ends = np.flatnonzero(np.searchsorted(quotes, breaks) % 2 == 0)
+    return first_line + (int(ends[row - 1]) + 1 if row else 0)
 
 
 def _malformed(data: bytes, layout: Layout, first_line: int) -> InputError:
@@ -234,6 +235,9 @@ def _malformed(data: bytes, layout: Layout, first_line: int) -> InputError:
         f"{layout.path}, line {first_line + stray}: found a quotation mark inside an unquoted field, expected fields "
         "with quotation marks to be quoted and the marks doubled; write the export anew"
     )
+
+
+_BOOLEANS = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
 
 
 class FieldError(ValueError):
@@ -278,6 +282,10 @@ def _conform(column: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple
         return _integers(column, dtype)
     if is_float(dtype):
         return _floats(column, dtype)
+    if dtype == pl.Boolean and column.dtype == pl.String:
+        lowered_text = column.str.strip_chars().str.to_lowercase()
+        parsed = lowered_text.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
+        return parsed, _error(column, _lost(column, parsed), "true or false")
     parsed = column.cast(dtype, strict=False)
     return parsed, _error(column, _lost(column, parsed), f"a value of type {dtype}")
 
@@ -291,7 +299,11 @@ def _lost(before: pl.Series, after: pl.Series) -> int | None:
 
 
 def _error(column: pl.Series, row: int | None, expected: str) -> FieldError | None:
-    return None if row is None else FieldError(row, column.name, column[row], expected)
+    if row is None:
+        return None
+    if column.dtype in (pl.Date, pl.Datetime) and _in_calendar(column.slice(row, 1)).null_count():
+        column = column.to_physical()  # Python has no such date either
+    return FieldError(row, column.name, column[row], expected)
 
 
 def _times(column: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple[pl.Series, int | None]:
