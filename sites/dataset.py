@@ -24,7 +24,8 @@ class Manifest(BaseModel):
         groups: The columns of subjects.parquet that `by=` can split by.
         concepts: The key of this dataset's item ids in concepts.yaml.
         warnings: What was lost, excluded or odd, one sentence each.
-        truth: For simulated hospitals: the path of the true risks, which only tests and evaluators may read.
+        truth: For simulated hospitals: the file of the true risks below the dataset's root, a copy of the one beside
+            the export. Only tests and evaluators may read it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -7,13 +7,13 @@ A file is hashed once: its hash is remembered by path, size, inode and modificat
 import hashlib
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from sites.errors import InputError
+from sites.home import write_whole
 
 _CHUNK = 1 << 22
 _CORE = ("blocks", "events", "ingest", "metadata", "shards", "source", "splits", "tables", "typed")
@@ -55,9 +55,7 @@ def file_hashes(
         fresh[keys[name]] = digest.hexdigest()
     if fresh:
         known = _load(store) | fresh  # another process may have added some meanwhile
-        temporary = store.with_name(f"hashes.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(known), encoding="utf-8")
-        temporary.replace(store)
+        write_whole(store, json.dumps(known))
     return {name: known[keys[name]] for name in files}
 
 

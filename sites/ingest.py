@@ -172,8 +172,10 @@ def _spill_table(
 ) -> None:
     with ThreadPoolExecutor(jobs) as pool:
         running: list[Future[Piece]] = []
+        n_rows = 0
         try:
             for rows, consumed in _rows(source, name, frames):
+                n_rows += len(rows)
                 running.append(pool.submit(events_of, rows, rules, frames, position))
                 tell(consumed)
                 if len(running) > jobs:
@@ -184,6 +186,9 @@ def _spill_table(
             for future in running:
                 future.cancel()
             raise
+    lost = next((t.loses or "its events" for t in source.export.tables if t.name == name), None)
+    if n_rows == 0 and lost is not None and name in source.reader.files():
+        spill.warnings.append(f"{name} holds no rows: {lost} will be missing")
 
 
 def _rows(source: Source, name: str, frames: Frames) -> Iterator[tuple[pl.DataFrame, float]]:

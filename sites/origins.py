@@ -6,11 +6,11 @@ export that has moved, changed or gone since can still be forgotten.
 
 import fcntl
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from sites.home import write_whole
 from sites.source import Source
 from sites.spec import SiteSpec
 
@@ -30,9 +30,7 @@ def _origins(dataset: Path) -> list[dict[str, Any]]:
 
 
 def _write(dataset: Path, origins: list[dict[str, Any]]) -> None:
-    temporary = dataset / f"origins.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(origins, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(dataset / _NAME)
+    write_whole(dataset / _NAME, json.dumps(origins, indent=1) + "\n")
 
 
 def remember(source: Source, home: Path) -> None:

@@ -5,7 +5,7 @@ another would make every score a lie.
 """
 
 import json
-import os
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +18,15 @@ from sites.dataset import Dataset, Manifest
 from sites.errors import InputError
 from sites.exports.export import BIDMC
 from sites.home import home as default_home
+from sites.home import write_whole
 from sites.ingest import Progress, ingest
 from sites.origins import forget_datasets
 from sites.spec import SiteSpec
 from sites.splits import dirichlet_parts
 
 __all__ = ["Site", "SiteSpec", "forget", "open_sites", "register", "registered"]
+
+_LOG = logging.getLogger(__name__)
 
 CAREVUE = f"{BIDMC}-carevue"
 """The source of `mimic3,carevue`: patients of MIMIC-III all of whose ICU stays are CareVue, which ended in 2008."""
@@ -81,7 +84,7 @@ def open_sites(
         home: FEDWARD_HOME; default `sites.home.home()`.
         progress: As in `sites.ingest.ingest`.
         jobs: As in `sites.ingest.ingest`.
-        warn: Told what is allowed but odd, e.g. residual overlap.
+        warn: Told what is allowed but odd, e.g. residual overlap; default: a log record of level warning.
 
     Raises:
         InputError: A name stands twice, a site cannot be read, or patients may overlap.
@@ -90,7 +93,7 @@ def open_sites(
     opened: list[tuple[SiteSpec, bool, Dataset]] = []
     for external, spec in [*((False, spec) for spec in specs), *((True, spec) for spec in external_specs)]:
         opened.append((spec, external, ingest(spec, home, progress=progress, jobs=jobs)))
-    _refuse_overlap([(spec, dataset) for spec, _, dataset in opened], warn or (lambda _sentence: None))
+    _refuse_overlap([(spec, dataset) for spec, _, dataset in opened], warn or _LOG.warning)
     sites = [site for spec, external, dataset in opened for site in _divide(spec, dataset, external)]
     names = [site.name for site in sites]
     for name in names:
@@ -261,7 +264,5 @@ def forget(name: str, home: Path | None = None) -> list[Path]:
 
 
 def _write_registered(specs: dict[str, SiteSpec], home: Path) -> None:
-    path = home / "sites.json"
-    temporary = path.with_name(f"sites.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({name: spec.what for name, spec in sorted(specs.items())}, indent=1) + "\n")
-    temporary.replace(path)
+    told = {name: spec.what for name, spec in sorted(specs.items())}
+    write_whole(home / "sites.json", json.dumps(told, indent=1) + "\n")

@@ -424,7 +424,6 @@ EVENTS = (
         code("MEDICATION//START", "drug"),
         pl.col("starttime"),
         text=_dosed("dose_val_rx", "dose_unit_rx"),
-        prepare=_each("starttime"),
     ),
     Events("prescriptions", code("MEDICATION//STOP", "drug"), pl.col("stoptime"), prepare=_stopped),
     Events("emar", code("MEDICATION//ADMINISTERED", "medication"), stored(), prepare=_given),

@@ -102,6 +102,11 @@ def test_absent_tables_are_named_with_what_is_lost(mimic4_export: MakeExport, ho
     assert "labevents is absent: laboratory results will be missing" in dataset.manifest.warnings
 
 
+def test_a_table_without_rows_is_named_too(mimic4_export: MakeExport, home: Path) -> None:
+    dataset = ingest(spec(mimic4_export({"hosp/services": "subject_id,transfertime,curr_service\n"})), home)
+    assert "services holds no rows: the service a patient is under will be missing" in dataset.manifest.warnings
+
+
 def test_equal_bytes_whatever_the_block_size_and_the_threads(
     mimic4_export: MakeExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

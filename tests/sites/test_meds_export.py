@@ -109,6 +109,14 @@ def test_order_is_checked_across_batches(tmp_path: Path, home: Path, monkeypatch
             ingest(spec(write(tmp_path / "bad", [EVENTS[rows]])), home)
 
 
+def test_a_subject_in_two_splits_is_refused(tmp_path: Path, home: Path) -> None:
+    root = write(tmp_path / "m", [EVENTS])
+    splits = pl.DataFrame({"subject_id": [1, 2, 2], "split": ["train", "train", "held_out"]})
+    splits.write_parquet(root / "metadata" / "subject_splits.parquet")
+    with pytest.raises(InputError, match="patient 2 in the splits held_out and train"):
+        ingest(spec(root), home)
+
+
 def test_a_damaged_shard_is_refused(tmp_path: Path, home: Path) -> None:
     root = write(tmp_path / "m", [EVENTS])
     (root / "data" / "train" / "0.parquet").write_bytes(b"PAR1 no")

@@ -171,6 +171,10 @@ BAD = {
     "UTF-16": (GOOD.encode("utf-16"), ["line 1"]),
     "a duplicated stay": (GOOD + "1,,,,\n", ["data rows 1 and 3", "stay_id 1 twice"]),
     "a stay without id": (GOOD + ",,,,\n", ["data row 3", "column stay_id", "empty"]),
+    "a number behind a very long text": (
+        HEADER + f'1,,,,"{"long " * 50_000}"\n2,,,x,\n',
+        ["line 3", "column weight"],
+    ),
     "a line number behind a quoted line break": (
         HEADER + '1,,,,"a\nb"\n2,,,x,\n',
         ["line 4", "column weight"],
@@ -190,6 +194,21 @@ def test_a_truncated_gzip_is_refused(tmp_path: Path) -> None:
     assert "truncated" in refused(tmp_path, whole[: len(whole) // 2], "stays.csv.gz")
     assert "damaged" in refused(tmp_path, whole[:900] + b"\xff" * 300 + whole[1200:], "stays.csv.gz")
     assert "not gzip" in refused(tmp_path, GOOD, "stays.csv.gz")
+
+
+def test_flags_are_read_and_refused_like_numbers(tmp_path: Path) -> None:
+    export = Export(
+        kind="toy",
+        title="Toy",
+        tables=(Table("flags", {"on": pl.Boolean}),),
+        frames=lambda _tables: {},
+        events=(),
+    )
+    (tmp_path / "flags.csv").write_text("on\nTrue\n0\n")
+    assert Reader(tmp_path, export).read("flags")["on"].to_list() == [True, False]
+    (tmp_path / "flags.csv").write_text("on\nmaybe\n")
+    with pytest.raises(InputError, match="line 2, column on: found 'maybe', expected true or false"):
+        Reader(tmp_path, export).read("flags")
 
 
 def test_errors_in_a_later_block_name_the_right_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
