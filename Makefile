@@ -6,7 +6,7 @@ FEDWARD_REAL_DATA ?= ../shared/data
 export FEDWARD_REAL_DATA
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: bench test check format perf clean
+.PHONY: bench test check format perf verify clean
 
 bench: $(VENV)/.install-run
 	$(BIN)/bench run --suite mortality
@@ -27,6 +27,9 @@ format: $(VENV)/.install-test
 
 perf: $(VENV)/.install-test
 	$(BIN)/python benchmarks/perf/run.py
+
+verify: $(VENV)/.install-test
+	$(BIN)/python benchmarks/verify/run.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,187 @@
+"""`make verify`: the claims that take too long for `make test`, each with its figures in docs/verification.md.
+
+Every claim is checked through the command line, as a user would. The exit code is 1 if one does not hold.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+BENCH = str(Path(sys.executable).parent / "bench")
+PAGE = ROOT / "docs" / "verification.md"
+MARK = "<!-- verified -->"
+SEEDS = 20
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: what was asked for, what was found, and whether it holds."""
+
+    claim: str
+    asked: str
+    found: str
+    holds: bool
+
+
+def bench(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run a command and return its JSON document."""
+    print("bench", *arguments, flush=True)
+    done = subprocess.run([BENCH, *arguments, "--json"], cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"bench ended with {done.returncode}")
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def pooled_auroc(report: dict[str, Any]) -> dict[tuple[str, str], dict[int, float]]:
+    """(model, strategy) -> seed -> pooled AUROC on held-out patients, from the records of a run."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for cell in report["cells"]:
+        record = json.loads((Path(report["folder"]) / cell["record"]).read_text(encoding="utf-8"))
+        (value,) = [m["value"] for m in record["metrics"] if m["name"] == "auroc" and m["scope"]["kind"] == "pooled"]
+        found.setdefault((cell["model"], cell["strategy"]), {})[cell["seed"]] = value
+    return found
+
+
+def physionet(folder: Path, data: Path) -> list[Claim]:
+    """PhysioNet 2012 set A by ICU type, split seeds 0 to 19."""
+    site = f"a=physionet2012,by=icu_type:{data / 'physionet2012'}"
+    cells = ("--only", "model=logistic,strategy=pooled,strategy=fedavg,model=trees")
+    task = ("--task", "mortality/in_hospital/first_48h")
+    report = bench(folder, "run", "--suite", "mortality", "--site", site, *task, *cells, "--seeds", str(SEEDS))
+    auroc = pooled_auroc({**report, "folder": str(folder)})
+    logistic, trees, fedavg = (
+        auroc[key] for key in (("logistic", "pooled"), ("trees", "pooled"), ("logistic", "fedavg"))
+    )
+    loss = [logistic[seed] - fedavg[seed] for seed in range(SEEDS)]
+    shown = f"mean of {SEEDS} split seeds"
+
+    def of(values: dict[int, float]) -> str:
+        return f"{mean(values.values()):.4f} (sd {stdev(values.values()):.4f})"
+
+    return [
+        Claim(
+            "PhysioNet 2012 set A, logistic regression, pooled, to convergence",
+            f"AUROC >= 0.815, {shown}",
+            of(logistic),
+            mean(logistic.values()) >= 0.815,
+        ),
+        Claim(
+            "the same, boosted trees, pooled",
+            f"AUROC >= 0.83, {shown}",
+            of(trees),
+            mean(trees.values()) >= 0.83,
+        ),
+        Claim(
+            "the same, logistic regression, FedAvg over the four ICU types",
+            f"at most 0.015 AUROC below pooled, {shown}, paired",
+            f"{mean(loss):.4f} below (sd {stdev(loss):.4f}); AUROC {of(fedavg)}",
+            mean(loss) <= 0.015,
+        ),
+    ]
+
+
+def simulated(folder: Path) -> list[Claim]:
+    """The embedded suite: against the oracle, against the clock, against itself."""
+    started = time.perf_counter()
+    first = bench(folder, "run", "--suite", "mortality", "--out", "first")
+    minutes = (time.perf_counter() - started) / 60
+    claims = [
+        Claim("the mortality suite on simulated hospitals", "within 5 minutes", f"{minutes:.1f} minutes", minutes < 5)
+    ]
+    for task in dict.fromkeys(row["task"] for row in first["summary"]):
+        rows = {
+            (r["model"], r["strategy"]): r["metrics"]["auroc"]
+            for r in first["summary"]
+            if r["task"] == task and r["scope"] == "pooled"
+        }
+        oracle = rows.pop(("oracle", "truth"))
+        best = max(rows, key=lambda key: rows[key]["value"])
+        gap = oracle["value"] - rows["logistic", "pooled"]["value"]
+        claims += [
+            Claim(
+                f"{task}: no model beats the oracle beyond its interval",
+                f"all AUROC <= {oracle['high']:.3f}",
+                f"best is {' '.join(best)}, {rows[best]['value']:.3f}; oracle {oracle['value']:.3f}",
+                all(row["value"] <= oracle["high"] for row in rows.values()),
+            ),
+            Claim(
+                f"{task}: pooled logistic regression against the oracle",
+                "within 0.05 AUROC",
+                f"{gap:.3f} below",
+                gap <= 0.05,
+            ),
+        ]
+    second = bench(folder, "run", "--suite", "mortality", "--out", "second", "--cache", "ignore")
+    same = [a["result_sha256"] == b["result_sha256"] for a, b in zip(first["cells"], second["cells"], strict=True)]
+    equal = f"{sum(same)} of {len(same)} equal"
+    return [*claims, Claim("the suite twice, computed anew", "every result_sha256 equal", equal, all(same))]
+
+
+def real(folder: Path, data: Path) -> list[Claim]:
+    """The real exports together, and OMOP alone."""
+    federations = {
+        "MIMIC-III demo (CareVue), MIMIC-IV demo, eICU demo by region": [
+            f"iii=mimic3,carevue:{data / 'mimiciii_demo_1.4'}",
+            f"iv=mimic4:{data / 'mimiciv_demo_2.2'}",
+            f"eicu=eicu,by=region:{data / 'eicu_demo_2.0.1'}",
+        ],
+        "MIMIC-IV demo in OMOP": [f"omop=omop:{data / 'mimiciv_demo_omop_0.9' / '1_omop_data_csv'}"],
+    }
+    claims = []
+    for name, sites in federations.items():
+        options = [text for site in sites for text in ("--site", site)]
+        report = bench(folder, "run", "--suite", "mortality", *options, "--out", f"real-{len(claims)}")
+        states = [cell["status"] for cell in report["cells"]]
+        found = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        claims.append(Claim(f"the mortality suite on {name}", "every cell ends ok", found, set(states) == {"ok"}))
+    return claims
+
+
+def main() -> None:
+    """Check every claim and write the page."""
+    data = (ROOT / os.environ.get("FEDWARD_REAL_DATA", "../shared/data")).resolve()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["FEDWARD_HOME"] = str(folder / "home")
+        checks: list[Callable[[], list[Claim]]] = [lambda: simulated(folder)]
+        if data.is_dir():
+            checks += [lambda: real(folder, data), lambda: physionet(folder, data)]
+        else:
+            print(f"no real data at {data}: claims about it are not checked", file=sys.stderr)
+        claims = [claim for check in checks for claim in check()]
+    for claim in claims:
+        print("ok " if claim.holds else "NOT", claim.claim, "|", claim.asked, "|", claim.found)
+    _write(claims)
+    sys.exit(0 if all(claim.holds for claim in claims) else 1)
+
+
+def _write(claims: list[Claim]) -> None:
+    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    report = {
+        "verified_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "commit": commit.stdout.strip() or None,
+        "cores": len(os.sched_getaffinity(0)),
+        "claims": [asdict(claim) for claim in claims],
+    }
+    (HERE / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    lines = ["| claim | asked | found | |", "|---|---|---|---|"]
+    lines += [f"| {c.claim} | {c.asked} | {c.found} | {'holds' if c.holds else '**does not hold**'} |" for c in claims]
+    lines += ["", f"{report['verified_at']}, commit {report['commit']}, {report['cores']} cores."]
+    head = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
+    PAGE.write_text(head + MARK + "\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
