@@ -55,7 +55,7 @@ def unit_rows(
     Args:
         table: Its name.
         event: The MEDS code.
-        minutes: When the row was known, in minutes from the unit admission; a row without makes no event.
+        minutes: When the row was known, in minutes from the unit admission; rows without are counted and left out.
         numeric: As in `Events`.
         text: As in `Events`.
         having: A column without which a row makes no event.
@@ -65,10 +65,9 @@ def unit_rows(
 
     def prepare(lazy: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
         joined = lazy.filter(pl.col(having).is_not_null()) if having else lazy
+        # rows of no known unit stay and rows without a time go on, to be counted among those left out
         joined = joined.join(frames["units"].lazy(), on=UNIT, how="left")
         joined = joined.with_columns(known=pl.col("unit_admission") + pl.duration(minutes=minutes))
-        # a row of no known unit stay goes on, to be counted among those left out
-        joined = joined.filter(pl.col("known").is_not_null() | pl.col("subject_id").is_null())
         return rows(joined) if rows else joined
 
     return Events(table, event, pl.col("known"), numeric, text, prepare, name=name or table)

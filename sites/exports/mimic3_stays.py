@@ -39,7 +39,9 @@ def frames(tables: Tables) -> dict[str, pl.DataFrame]:
     """
     everyone, admissions, icustays = (tables.read(name) for name in ("patients", "admissions", "icustays"))
     patients = _of_one_system(tables, everyone, icustays)
-    admissions = _with_times(_of_patients(patients, admissions, tables), tables)
+    admissions = _of_patients(admissions, patients, everyone, what="hospital stays", tables=tables)
+    icustays = _of_patients(icustays, patients, everyone, what="ICU stays", tables=tables)
+    admissions = _with_times(admissions, tables)
     patients = _with_death(patients, admissions)
     stays = _stays(admissions, patients, tables)
     patients = _with_birth(patients, admissions, tables)
@@ -48,7 +50,7 @@ def frames(tables: Tables) -> dict[str, pl.DataFrame]:
     )
     patients = patients.join(ethnicity, on="subject_id", how="left")
     stays = stays.join(patients.select("subject_id", "birth"), on="subject_id")
-    icu = _icu(icustays.filter(pl.col("subject_id").is_in(patients["subject_id"].implode())), stays, tables)
+    icu = _icu(icustays, stays, tables)
     first = icu.sort("intime", "icustay_id").unique("subject_id", keep="first", maintain_order=True)
     subjects = patients.select("subject_id", patient_id="subject_id").join(
         first.select("subject_id", "dbsource", unit="first_careunit"), on="subject_id", how="left"
@@ -91,14 +93,14 @@ def _of_one_system(tables: Tables, patients: pl.DataFrame, icustays: pl.DataFram
     return kept
 
 
-def _of_patients(patients: pl.DataFrame, admissions: pl.DataFrame, tables: Tables) -> pl.DataFrame:
-    """The hospital stays of these patients; those of nobody are counted (unless an option left patients out)."""
-    kept = admissions.join(patients, on="subject_id", how="semi")
-    if len(kept) < len(admissions) and not tables.options:
-        tables.warn(
-            f"{len(admissions) - len(kept)} hospital stays are left out: PATIENTS does not hold their subject_id"
-        )
-    return kept
+def _of_patients(
+    rows: pl.DataFrame, patients: pl.DataFrame, everyone: pl.DataFrame, *, what: str, tables: Tables
+) -> pl.DataFrame:
+    """The rows of these patients; those of nobody are counted, unlike those of whom an option leaves out."""
+    strangers = rows.join(everyone, on="subject_id", how="anti").height
+    if strangers:
+        tables.warn(f"{strangers} {what} are left out: PATIENTS does not hold their subject_id")
+    return rows.join(patients, on="subject_id", how="semi")
 
 
 def _with_times(admissions: pl.DataFrame, tables: Tables) -> pl.DataFrame:

@@ -41,6 +41,16 @@ def frames(tables: Tables) -> dict[str, pl.DataFrame]:
     every = every.join(persons, on="person_id", how="semi")
     timed = bool(every["timed"].first())
     details = places(tables, timed)
+    unplaced = details.filter(
+        pl.any_horizontal(pl.col("person_id", "start", "end").is_null())
+        | ~pl.col("visit_occurrence_id").is_in(every["visit_occurrence_id"].implode()).fill_null(False)
+        | ~pl.col("person_id").is_in(every["person_id"].implode()).fill_null(False)
+    ).height
+    if unplaced:
+        tables.warn(
+            f"visit_detail: {unplaced} rows are left out of the moves between units: they have no start or end, or "
+            "belong to no visit or person of the export."
+        )
     intensive = pl.col("concept").is_in(list(meaning.icu)) | matches(pl.col("name"), meaning.icu_names)
     own = every.select("person_id", "visit_occurrence_id", "start", "end", concept="visit_concept_id")
     segments = pl.concat(

@@ -27,7 +27,7 @@ class Effect(Enum):
     REFUSED = auto()
     FEWER_ROWS = auto()
     """If it is read: no event from nowhere, and every one that is gone is accounted for."""
-    LOST_IDS = auto()
+    COUNTED = auto()
     """If it is read: every event that is gone is counted in a warning."""
     ANY = auto()
     """If it is read: as an independent CSV reader reads it."""

@@ -85,14 +85,32 @@ def an_empty_field(t: Target) -> None:
     _replace(t, "")
 
 
-@mutation(Effect.LOST_IDS)
+IDS = frozenset(
+    ("subject_id", "hadm_id", "patientunitstayid", "patienthealthsystemstayid", "person_id", "visit_occurrence_id")
+)
+
+
+@mutation(Effect.COUNTED)
 def an_id_of_nobody(t: Target) -> None:
     records = t.records()
-    ids = [i for i, name in enumerate(records[0]) if name.lower() in ("subject_id", "patientunitstayid", "person_id")]
+    ids = [i for i, name in enumerate(records[0]) if name.lower() in IDS & t.columns.keys()]
     if not ids:
         raise NotApplicable
+    column = t.rng.choice(ids)
     for _ in range(2):
-        records[t.row(records)][ids[0]] = str(t.rng.randrange(2**62, 2**63))
+        records[t.row(records)][column] = t.rng.choice((str(t.rng.randrange(2**62, 2**63)), ""))
+    t.write(records)
+
+
+@mutation(Effect.COUNTED)
+def times_missing(t: Target) -> None:
+    if t.keys or t.path.stem in ("death", "cdm_source"):
+        raise NotApplicable  # who has no time of death lives
+    records = t.records()
+    row = t.row(records)
+    for i, name in enumerate(records[0]):
+        if t.columns.get(name.lower()) in (pl.Date, pl.Datetime("us")) or name.lower().endswith("offset"):
+            records[row][i] = ""
     t.write(records)
 
 
