@@ -27,8 +27,8 @@ class MinibatchLearner:
         build: makes the network; its `forward` takes the encoded arrays by name and returns logits [n].
         setting: the hyperparameters.
         optimizer: how it descends.
-        keeps_moments: whether the optimiser's moments live on from round to round (a lone site, for which rounds are but
-            epochs) or start anew (a federation, where the model changes under the site).
+        keeps_moments: whether the optimiser's moments live on from round to round (a lone site, for which rounds are
+            but epochs) or start anew (a federation, where the model changes under the site).
     """
 
     def __init__(

@@ -1,14 +1,14 @@
 """A gated recurrent unit over hourly measurements, told what was measured and how long ago.
 
-Each hour's input is the value, whether it was measured, and the time since it last was; the last state gives the
-logit. It is the "GRU-simple" of Che et al., Recurrent Neural Networks for Multivariate Time Series with Missing
-Values, 2018.
+Each hour's input is the value, whether it was measured, and how fresh it is, 1/(1 + hours since it last was), which is
+bounded; the logit is linear in the last state and the mean one. It is the "GRU-simple" of Che et al., Recurrent Neural
+Networks for Multivariate Time Series with Missing Values, 2018, with the mean state added.
 """
 
 from fedcore.learner import Learner, Setting
 from fedcore.models.model import ModelSpec, Recipe, Sizes
 
-HIDDEN = 32
+HIDDEN = 64
 
 
 def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool) -> Learner:
@@ -23,12 +23,13 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool) -> Learner:
             super().__init__()
             self.recurrent = nn.GRU(3 * sizes["x"], HIDDEN, batch_first=True)
             self.dropout = nn.Dropout(float(setting["dropout"]))
-            self.output = nn.Linear(HIDDEN, 1)
+            self.output = nn.Linear(2 * HIDDEN, 1)
 
         def forward(self, x: Tensor, mask: Tensor, delta: Tensor) -> Tensor:
             """Logits [n] of x, mask and delta, each float32 [n, hours, d] as `series` encodes them."""
-            _, last = self.recurrent(torch.cat([x, mask, delta], dim=2))
-            logits: Tensor = self.output(self.dropout(last[0]))
+            states, _ = self.recurrent(torch.cat([x, mask, 1 / (1 + delta)], dim=2))
+            seen = torch.cat([states[:, -1], states.mean(dim=1)], dim=1)
+            logits: Tensor = self.output(self.dropout(seen))
             return logits[:, 0]
 
     return MinibatchLearner(GRU, setting, optimizer=Adam, keeps_moments=keeps_moments)
@@ -42,25 +43,27 @@ def _alone(sizes: Sizes, setting: Setting) -> Learner:
     return _learner(sizes, setting, keeps_moments=True)
 
 
-_SETTING: Setting = {"step_size": 0.003, "epochs": 1, "batch_size": 64, "l2": 1e-5, "dropout": 0.2}
+def _steps(step_size: float) -> Setting:
+    return {"step_size": step_size, "epochs": 1, "batch_size": 64, "l2": 1e-4, "dropout": 0.3}
+
 
 MODEL = ModelSpec(
     name="gru",
     representation="series",
     federated=Recipe(
         learner=_federated,
-        settings=(_SETTING,),
-        rounds=12,
+        settings=(_steps(0.003), _steps(0.001)),
+        rounds=20,
         patience=3,
-        untuned=_SETTING,
-        untuned_rounds=6,
+        untuned=_steps(0.003),
+        untuned_rounds=8,
     ),
     alone=Recipe(
         learner=_alone,
-        settings=(_SETTING,),
-        rounds=12,
+        settings=(_steps(0.003), _steps(0.001)),
+        rounds=20,
         patience=3,
-        untuned=_SETTING,
+        untuned=_steps(0.003),
         untuned_rounds=6,
     ),
 )

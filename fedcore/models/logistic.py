@@ -46,10 +46,10 @@ MODEL = ModelSpec(
     federated=Recipe(
         learner=_federated,
         settings=(_steps(0.1, 0.1), _steps(0.1, 0.03), _steps(0.03, 0.1)),
-        rounds=20,
+        rounds=40,
         patience=5,
         untuned=_steps(0.03, 0.1),
-        untuned_rounds=20,
+        untuned_rounds=30,
     ),
     alone=Recipe(
         learner=_alone,
