@@ -1,46 +1,42 @@
 """Deleting what was made from a site's data: patient data has one place, so it can be emptied."""
 
 import shutil
-from pathlib import Path
 
+from sites import site
 from sites.errors import InputError
 from sites.home import home
+from sites.origins import forget_datasets
+from sites.spec import SiteSpec
+
+DERIVED = ("cohorts", "features", "trained")
+"""Samples, features and predictions: of all sites, since those of a federation are of several at once. They are made
+anew when they are wanted."""
 
 
 def forget_site(name: str) -> list[str]:
-    """Delete a site's dataset, features and predictions, and its remembered name.
+    """Delete a site's datasets and all that was derived from any, and its remembered name.
 
     Args:
         name: a remembered name, or KIND:PATH.
 
     Returns:
-        What was deleted, a line each.
+        What was done, a line each.
 
     Raises:
-        InputError: nothing of that name is remembered or ingested.
+        InputError: nothing of that name is remembered, or nothing of that export is there.
     """
-    from sites import site
-    from sites.origins import forget_datasets
-    from sites.spec import SiteSpec
-
-    known = site.registered()
-    if name not in known and ":" not in name:
-        raise InputError(f"no site {name!r} is remembered; `bench list sites` names those that are")
-    lines = []
-    if name in known:
-        gone = site.forget(name)
-        lines.append(f"forgot the name {name}")
+    place = home()
+    if name in site.registered():
+        lines = [f"forgot the name {name}", *(f"deleted {path}" for path in site.forget(name))]
+    elif ":" in name:
+        spec = SiteSpec.parse(name, named="=" in name.partition(":")[0].partition(",")[0])
+        lines = [f"deleted {path}" for path in forget_datasets(spec, place)]
+        if not lines:
+            raise InputError(f"nothing was made from {spec.what}; `bench status` says what is there")
     else:
-        gone = forget_datasets(SiteSpec.parse(name, named="=" in name.partition(",")[0]), home())
-    lines += [f"deleted {folder}" for folder in gone]
-    for folder in ("features", "trained", "cohorts"):
-        lines += _delete(home() / folder)
+        raise InputError(f"no site {name!r} is remembered; `bench list sites` names those that are")
+    for folder in DERIVED:
+        if (place / folder).is_dir():
+            shutil.rmtree(place / folder)
+            lines.append(f"deleted {place / folder}")
     return lines
-
-
-def _delete(folder: Path) -> list[str]:
-    """Features and predictions of all sites go with it: a federation's predictions are of several sites at once."""
-    if not folder.is_dir():
-        return []
-    shutil.rmtree(folder)
-    return [f"deleted {folder}"]

@@ -167,9 +167,13 @@ def _print_check(report: SiteCheck) -> None:
         rows3 = [(d.what, d.value, f"{d.n:,}") for d in report.declared]
         output.print_table("\nDecided for this data", ["what", "value", "n"], rows3, numbers=(2,))
     if report.coverage:
-        rows5 = [(c.concept, c.unit, f"{c.events:,}", f"{c.subjects:,}", f"{c.implausible:,}") for c in report.coverage]
+        there = [c for c in report.coverage if c.events or c.implausible]
+        rows5 = [(c.concept, c.unit, f"{c.events:,}", f"{c.subjects:,}", f"{c.implausible:,}") for c in there]
         header = ["variable", "unit", "events", "subjects", "implausible"]
-        output.print_table("\nHarmonised variables", header, rows5, numbers=(2, 3, 4))
+        output.print_table(
+            f"\n{len(there)} of {len(report.coverage)} harmonised variables", header, rows5, numbers=(2, 3, 4)
+        )
+        output.say("none of: " + ", ".join(c.concept for c in report.coverage if c not in there))
     for warning in report.warnings:
         output.say(f"- {warning}")
 
