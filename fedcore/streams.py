@@ -17,9 +17,9 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
         names: who draws, from the general to the particular: `"train", site, trial, round`.
 
     >>> int(stream(0, "init").integers(100)), int(stream(0, "init").integers(100))
-    (58, 58)
+    (34, 34)
     >>> int(stream(0, "train", "boston", 1).integers(100))
-    66
+    30
     """
     digest = hashlib.sha256(json.dumps(names).encode()).digest()
     key = tuple(int(word) for word in np.frombuffer(digest, dtype="<u4"))
