@@ -275,6 +275,12 @@ def _conform(column: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple
         column = _no_empty(column)
         if dtype == pl.String:
             return column, None
+    if not _may_hold(column.dtype, dtype):
+        row = None if column.null_count() == len(column) else int(column.is_not_null().arg_max() or 0)
+        empty = pl.Series(column.name, [None] * len(column), dtype=dtype)
+        return empty, None if row is None else FieldError(
+            row, column.name, str(column.dtype), f"values of type {dtype}"
+        )
     if is_time(dtype):
         parsed, bad = _times(column, dtype)
         return parsed, _error(column, bad, "a date as YYYY-MM-DD or YYYY-MM-DD HH:MM:SS, without a time zone")
@@ -286,8 +292,22 @@ def _conform(column: pl.Series, dtype: pl.DataType | type[pl.DataType]) -> tuple
         lowered_text = column.str.strip_chars().str.to_lowercase()
         parsed = lowered_text.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
         return parsed, _error(column, _lost(column, parsed), "true or false")
+    if is_time(column.dtype):
+        column = _in_calendar(column)
     parsed = column.cast(dtype, strict=False)
     return parsed, _error(column, _lost(column, parsed), f"a value of type {dtype}")
+
+
+def _may_hold(stored: pl.DataType, dtype: pl.DataType | type[pl.DataType]) -> bool:
+    """Whether a Parquet column of one type may be meant as another: a time is no number, a list is no text."""
+    if stored == pl.String or stored == pl.Null or stored == dtype:  # noqa: PLR1714 - types compare, but hash otherwise
+        return True
+    number = stored.is_numeric() or stored == pl.Boolean
+    if is_time(dtype):
+        return is_time(stored)
+    if is_integer(dtype) or is_float(dtype):
+        return number
+    return number or is_time(stored)
 
 
 def _lost(before: pl.Series, after: pl.Series) -> int | None:

@@ -9,6 +9,9 @@ from sites.exports.export import Events, Frames, code
 
 Rows = Callable[[pl.LazyFrame], pl.LazyFrame]
 
+LONGEST = 100 * 366 * 24 * 60
+"""Minutes: an offset beyond a century is no time."""
+
 
 def number(column: str) -> pl.Expr:
     """The number that a text consists of; null for any other text (`<0.02`, `ERROR`, `nan`).
@@ -67,7 +70,8 @@ def unit_rows(
         joined = lazy.filter(pl.col(having).is_not_null()) if having else lazy
         # rows of no known unit stay and rows without a time go on, to be counted among those left out
         joined = joined.join(frames["units"].lazy(), on=UNIT, how="left")
-        joined = joined.with_columns(known=pl.col("unit_admission") + pl.duration(minutes=minutes))
+        sane = pl.when(minutes.is_between(-LONGEST, LONGEST)).then(minutes)
+        joined = joined.with_columns(known=pl.col("unit_admission") + pl.duration(minutes=sane))
         return rows(joined) if rows else joined
 
     return Events(table, event, pl.col("known"), numeric, text, prepare, name=name or table)

@@ -53,7 +53,7 @@ def parquet_of_another_type(t: Target) -> None:
         pa.array([{"a": 1}] * n),
         pa.nulls(n),
         pa.array([0] * n, pa.timestamp("us", "UTC")),
-        pa.array([2**62] * n, pa.timestamp("s")),
+        pa.array([2**52] * n, pa.timestamp("s")),
         pa.array([2**62] * n, pa.timestamp("ms")),
         pa.array(["x"] * n).dictionary_encode(),
         pa.array([1] * n, pa.decimal128(9, 2)),
