@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sites.dataset import DataKind
 from sites.exports.registry import load
-from sites.source import data_kind_of, patient_source, small_frames, subjects_of
+from sites.source import data_kind, data_kind_of, patient_source, small_frames, subjects_of
 from sites.spec import SiteSpec
 from sites.tables import Reader
 
@@ -70,7 +70,7 @@ def check(spec: SiteSpec, _home: Path | None = None) -> CheckReport:
         n_patients=len(first),
         source=patient_source(export, spec, frames),
         part=export.part(spec.reading_options(), frames),
-        data_kind=data_kind_of(spec)[0],
+        data_kind=data_kind(data_kind_of(spec)[0], frames),
         groups={
             name: dict(first.group_by(name).len().sort(name, nulls_last=True).iter_rows()) for name in export.groups
         },

@@ -17,7 +17,7 @@ from meds.schema import CodeMetadataSchema, SubjectSplitSchema
 from sites.dataset import Manifest
 from sites.exports.export import Frames
 from sites.shards import Codes
-from sites.source import Source, concepts_key, patient_source
+from sites.source import Source, concepts_key, data_kind, patient_source
 from sites.splits import meds_split
 
 
@@ -83,7 +83,7 @@ def write_metadata(
         source=patient_source(export, source.spec, frames) or f"{source.spec.kind}:{source.sha256[:16]}",
         part=export.part(options, frames),
         options=options,
-        data_kind=source.data_kind,
+        data_kind=data_kind(source.data_kind, frames),
         source_sha256=source.sha256,
         content_sha256=_content_sha256(dataset),
         groups=export.groups,

@@ -145,6 +145,14 @@ def concepts_key(export: Export, spec: SiteSpec, frames: Frames) -> str:
     return export.concepts
 
 
+def data_kind(found: DataKind, frames: Frames) -> DataKind:
+    """What records call the data: as the spec and the folder say, but simulated if the data says so of itself."""
+    said = frames.get("source")
+    if said is None or "data_kind" not in said.columns or "simulated" not in said["data_kind"]:
+        return found
+    return "simulated"
+
+
 def patient_source(export: Export, spec: SiteSpec, frames: Frames) -> str:
     """The patient source: what a simulation says, else the options, else what the data says of itself, else ""."""
     simulated = _simulation(spec)[1].get("source")

@@ -112,13 +112,18 @@ def _subjects(person: pl.DataFrame, stays: pl.DataFrame, icu: pl.DataFrame, care
 
 
 def _source(cdm_source: pl.DataFrame) -> pl.DataFrame:
-    """One row: the patient source. MIMIC is one hospital in whatever format; else the name the data gives itself."""
+    """One row: the patient source. MIMIC is one hospital in whatever format; else the name the data gives itself.
+
+    Patients whom a known generator made (Synthea, SynPUF) are `simulated`, which nobody may take for real.
+    """
     name = next(iter(cdm_source["cdm_source_name"].drop_nulls()), "")
-    text = " ".join([name, *cdm_source["source_description"].drop_nulls()])
-    if any(word in text.lower() for word in ("mimic", "beth israel deaconess")):
-        return pl.DataFrame({"source": [BIDMC]})
+    said = [text for column in cdm_source.columns for text in cdm_source[column].cast(pl.String).drop_nulls()]
+    text = " ".join(said).lower()
+    kind = "simulated" if any(word in text for word in ("synthea", "synpuf", "synthetic patient")) else None
+    if any(word in text for word in ("mimic", "beth israel deaconess")):
+        return pl.DataFrame({"source": [BIDMC], "data_kind": [kind]})
     slug = "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
-    return pl.DataFrame({"source": [f"omop:{slug}" if slug else ""]})
+    return pl.DataFrame({"source": [f"omop:{slug}" if slug else ""], "data_kind": [kind]})
 
 
 def _found(every: pl.DataFrame, segments: pl.DataFrame, lists: Mapping[str, Any]) -> pl.DataFrame:
