@@ -130,9 +130,8 @@ class Export:
 
     `frames` may also hold `declared` (what String, value String, n Int64): choices that the module made for this very
     data (which visit concepts are admissions, which units are ICU), printed by `bench site check`; and `source`, one
-    row with `source` (and `concepts`), what the data says of itself where the options say nothing.
-    It may hold `source` (source String, one row): the patient source where the data itself names it (OMOP's
-    `cdm_source`) and `Export.source` is "".
+    row that the data says of itself: `source`, the patient source where `Export.source` is "" (OMOP's `cdm_source`);
+    `concepts`, its key in concepts.yaml; `data_kind`, "simulated" for patients whom a generator made.
     """
 
     kind: str
