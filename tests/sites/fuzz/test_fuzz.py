@@ -91,9 +91,9 @@ class Fuzz:
         """Damage, read, judge; return what became of it."""
         rng = random.Random(seed)
         able = [n for n, e in sorted(self.exports.items()) if not ONLY or e.kind in MUTATIONS[ONLY][1]]
-        export = self.exports[rng.choice(able)]
         folder = self.work / "damaged"
         while True:
+            export = self.exports[rng.choice(able)]
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(export.path, folder)
             name = rng.choice(
@@ -169,6 +169,8 @@ class Fuzz:
         if export.kind == "uci_heart":
             return 21
         stem = path.name.partition(".")[0].lower()
+        if export.kind == "eicu":  # every column of a wide table is an event
+            return max([20, *(len(table.columns) for table in declared.tables if table.name == stem)])
         tables = {table.name for table in declared.tables}
         return max(sum(r.table == stem for r in declared.events), sum(r.table not in tables for r in declared.events))
 
