@@ -8,9 +8,9 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,14 +25,9 @@ from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Setting
 from fedcore.models import model
 from fedcore.samples import SiteSamples
-from fedcore.server import Outcome, Plan, RoundReport, server_app
+from fedcore.server import Outcome, Plan, RoundReport, Trial, server_app
 from fedcore.strategies import strategy
 from sites.errors import InputError
-
-ANCHORS: Mapping[str, str] = {
-    "pooled": "the data brought together, which no federation may do: the upper reference",
-    "local": "each site alone with its own data: what a hospital has without a federation",
-}
 
 PREDICTION_BLOCK = 4096
 
@@ -42,7 +37,7 @@ class FederationRequest(BaseModel):
 
     Attributes:
         model: a name of `fedcore.models.model.names()`.
-        strategy: a name of `strategies()`: a federated strategy or an anchor.
+        strategy: a name of `fedcore.strategies.strategy.names()`: a federated strategy or an anchor.
         rounds: rounds of each setting; None: as the model's recipe says.
         tune: the settings to try; None: the recipe's.
         config: hyperparameters that override the settings', for all of them.
@@ -74,7 +69,8 @@ class FederationResult:
         space: the features it takes.
         settings: the chosen hyperparameters.
         selection: how they were chosen, in words.
-        trials: all settings tried: setting, best_round, tuning_loss, rounds, error, and site under `local`.
+        trials: all settings tried.
+        chosen: the number of the chosen trial; None under `local`, where each site chooses.
         rounds: all rounds run.
         skipped: sites that took no part in training, and why.
         bytes_up: payload the sites sent in all rounds of all settings, statistics included; 0 for an anchor, which
@@ -88,21 +84,13 @@ class FederationResult:
     space: FeatureSpace | None
     settings: Setting
     selection: str
-    trials: list[dict[str, Any]]
+    trials: list[Trial]
+    chosen: int | None
     rounds: list[RoundReport]
     skipped: Mapping[str, str]
     bytes_up: int
     bytes_down: int
     by_site: "Mapping[str, FederationResult]" = field(default_factory=dict)
-
-
-def strategies() -> list[str]:
-    """The anchors and the federated strategies.
-
-    >>> strategies()
-    ['local', 'pooled', 'fedavg']
-    """
-    return [*sorted(ANCHORS), *strategy.names()]
 
 
 def run_federation(
@@ -123,9 +111,8 @@ def run_federation(
 
     Raises:
         FederationError: nothing could be trained; one sentence.
-        fedcore.models.model.ModelError: the model is unknown, or an anchor only.
-        fedcore.strategies.strategy.StrategyError: the strategy is unknown.
-        sites.errors.InputError: the training samples leave no feature to learn from.
+        sites.errors.InputError: the model, the strategy or a hyperparameter is unknown, the model is an anchor only, or
+            the training samples leave no feature to learn from.
     """
     ordered = sorted(sites, key=lambda site: site.site)
     for before, after in pairwise(ordered):
@@ -147,20 +134,15 @@ def run_federation(
 
 def _plan(request: FederationRequest) -> Plan:
     spec = model.load(request.model)
-    anchor = request.strategy in ANCHORS
-    kind = "alone" if anchor else "federated"
+    kind = strategy.recipe(request.strategy)
     recipe = spec.recipe(kind)
-    known = {name for setting in (*recipe.settings, recipe.untuned) for name in setting}
-    for name in {*request.config, *(name for setting in request.tune or () for name in setting)}:
-        if name not in known:
-            raise FederationError(
-                f"unknown hyperparameter '{name}' of {spec.name}; expected {', '.join(sorted(known))}"
-            )
+    for setting in (request.config, *(request.tune or ())):
+        spec.refuse_unknown(kind, setting)
     tried = recipe.settings if request.tune is None else [{**recipe.untuned, **setting} for setting in request.tune]
     return Plan(
         model=spec,
         recipe=kind,
-        build=strategy.load("fedavg" if anchor else request.strategy),
+        build=strategy.load(request.strategy),
         settings=[{**setting, **request.config} for setting in tried],
         rounds=request.rounds or recipe.rounds,
         patience=recipe.patience,
@@ -187,7 +169,8 @@ def _local(sites: Sequence[SiteSamples], plan: Plan, on_round: Callable[[RoundRe
         space=None,
         settings={},
         selection="each site by itself",
-        trials=[{"site": name, **trial} for name, result in results.items() for trial in result.trials],
+        trials=[replace(trial, site=name) for name, result in results.items() for trial in result.trials],
+        chosen=None,
         rounds=[replace(report, site=name) for name, result in results.items() for report in result.rounds],
         skipped=skipped,
         bytes_up=0,
@@ -227,7 +210,8 @@ def _train(
         space=outcome.space,
         settings=outcome.setting,
         selection=outcome.selection,
-        trials=[asdict(trial) for trial in outcome.trials],
+        trials=outcome.trials,
+        chosen=outcome.chosen,
         rounds=outcome.rounds,
         skipped=outcome.skipped,
         bytes_up=outcome.bytes_up,

@@ -89,6 +89,7 @@ class Trial:
         tuning_loss: its mean tuning log loss; None where there was none to choose by.
         rounds: rounds run.
         error: why it came to no model.
+        site: whose setting it is, where each site trains alone.
     """
 
     setting: Setting
@@ -96,6 +97,7 @@ class Trial:
     tuning_loss: float | None
     rounds: int
     error: str | None = None
+    site: str | None = None
 
 
 @dataclass
@@ -107,6 +109,7 @@ class Outcome:
         space: the features it takes.
         setting: the chosen setting.
         selection: how it was chosen, in words.
+        chosen: the number of its trial.
         trials: all settings tried.
         rounds: all rounds run.
         skipped: sites that took no part, and why.
@@ -118,6 +121,7 @@ class Outcome:
     space: FeatureSpace
     setting: Setting
     selection: str
+    chosen: int
     trials: list[Trial] = field(default_factory=list)
     rounds: list[RoundReport] = field(default_factory=list)
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -191,6 +195,7 @@ def federate(grid: SiteGrid, plan: Plan, on_round: Callable[[RoundReport], None]
         space=space,
         setting=trials[chosen].setting,
         selection=selection,
+        chosen=chosen,
         trials=trials,
         rounds=reports,
         skipped=skipped,

@@ -91,7 +91,10 @@ class Trial(Block):
 
 
 class Round(Block):
-    """One round of the chosen trial. Seconds are cost, not result, and stand in `cost.round_s`."""
+    """One round of the chosen trial (under `local` each site chose one, and none is here).
+
+    Seconds are cost, not result, and stand in `cost.round_s`.
+    """
 
     round: Count
     train_loss: float | None = None

@@ -5,7 +5,7 @@ hashes with it); with the fingerprint of the code it reaches, that is the key un
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,6 +13,7 @@ from bench.modes import CacheMode, Rerun
 from bench.suite import Entry, SuiteSpec
 from fedcore.fingerprint import fingerprint
 from fedcore.models import model as models
+from fedcore.strategies import strategy as strategies
 from fedcore.task import Task, load_task
 from leaderboard.evaluators import registry as metrics
 from leaderboard.record import Record, Spec, cell_id
@@ -29,13 +30,8 @@ from sites.errors import InputError
 from sites.site import Site
 
 ORACLE = "oracle"
-STRATEGIES: Mapping[str, str] = {
-    "local": "anchor: each site trains alone and is scored on its own patients",
-    "pooled": "anchor: the sites' data brought together, the upper reference",
-    "fedavg": "federated averaging (McMahan et al. 2017), Flower's own",
-}
 TRAINING_MODULES = ("bench.training", "fedcore.federation", "fedcore.prepare")
-SCORING_MODULES = ("bench.cell", "leaderboard.evaluators.prediction", "leaderboard.evaluators.calibration")
+SCORING_MODULES = ("bench.cell", *metrics.modules())
 
 
 @dataclass(frozen=True)
@@ -83,21 +79,19 @@ class Choice:
 
 
 def check_names(suite: SuiteSpec, choice: Choice) -> None:
-    """Refuse unknown models, strategies and tasks before anything runs.
+    """Refuse what is unknown, and what does not go together, before anything runs.
 
     Raises:
         InputError: names what is unknown and what there is.
     """
-    known = models.names()
     for entry in suite.entries:
-        if entry.model not in known:
-            raise InputError(f"suite {suite.name}: there is no model {entry.model!r}; there are: {', '.join(known)}")
-        for strategy in entry.strategies:
-            if strategy not in STRATEGIES:
-                raise InputError(
-                    f"suite {suite.name}, model {entry.model}: there is no strategy {strategy!r}; "
-                    f"there are: {', '.join(STRATEGIES)}"
-                )
+        try:
+            model = models.load(entry.model)
+            for strategy in entry.strategies:
+                strategies.module(strategy)
+                model.refuse_unknown(strategies.recipe(strategy), entry.config)
+        except InputError as error:
+            raise InputError(f"suite {suite.name}: {error}") from None
     in_suite = {(e.model, s) for e in suite.entries for s in e.strategies}
     for kind, asked, there in (
         ("model", choice.models, sorted({m for m, _ in in_suite})),
@@ -112,7 +106,7 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
 
 def training_code(model: str, strategy: str, representation: str) -> str:
     """The fingerprint of the code that makes a cell's predictions."""
-    chosen = [f"fedcore.models.{model}", f"fedcore.strategies.{strategy}", f"fedcore.features.{representation}"]
+    chosen = [f"fedcore.models.{model}", strategies.module(strategy), f"fedcore.features.{representation}"]
     return fingerprint(*TRAINING_MODULES, *chosen)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
 from sites.errors import InputError
 
@@ -21,7 +21,7 @@ class Entry(BaseModel):
 
     model: str
     strategies: tuple[str, ...] = Field(min_length=1)
-    config: dict[str, float | int | str | bool] = {}
+    config: dict[str, StrictInt | StrictFloat] = {}
 
 
 class Evaluation(BaseModel):

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +22,8 @@ from fedcore.models import model as models
 from fedcore.prepare import Prepared, prepare
 from fedcore.samples import SiteSamples
 from fedcore.server import RoundReport
+from fedcore.server import Trial as Tried
+from fedcore.strategies.strategy import ANCHORS
 from fedcore.task import Task
 from leaderboard.measured import (
     AttritionStep,
@@ -155,16 +156,14 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
 
 
 def _request(spec: Spec) -> FederationRequest:
-    return FederationRequest(
-        model=spec.model.name,
-        strategy=spec.strategy.name,
-        rounds=spec.federation.rounds,
-        config={
-            name: float(value) if isinstance(value, float) else int(str(value))
-            for name, value in spec.model.config.items()
-        },
-        seed=spec.seed,
-    )
+    asked = {
+        "model": spec.model.name,
+        "strategy": spec.strategy.name,
+        "rounds": spec.federation.rounds,
+        "config": spec.model.config,
+        "seed": spec.seed,
+    }
+    return FederationRequest.model_validate(asked)
 
 
 def _training(result: FederationResult) -> Training:
@@ -172,20 +171,25 @@ def _training(result: FederationResult) -> Training:
         chosen=dict(result.settings),
         selection=result.selection,
         trials=tuple(_trial(trial) for trial in result.trials),
-        rounds=tuple(Round(round=r.round, train_loss=r.train_loss, tuning_loss=r.tuning_loss) for r in result.rounds),
+        rounds=tuple(
+            Round(round=r.round, train_loss=r.train_loss, tuning_loss=r.tuning_loss)
+            for r in result.rounds
+            if r.trial == result.chosen
+        ),
     )
 
 
-def _trial(trial: Mapping[str, Any]) -> Trial:
-    site = {"site": trial["site"]} if "site" in trial else {}
-    loss = trial["tuning_loss"]
-    note = trial["error"] or (None if loss is not None else "too few tuning patients to tell")
-    return Trial(settings={**site, **trial["setting"]}, tuning_loss=loss, best_round=trial["best_round"], note=note)
+def _trial(trial: Tried) -> Trial:
+    site = {} if trial.site is None else {"site": trial.site}
+    note = trial.error or (None if trial.tuning_loss is not None else "too few tuning patients to tell")
+    return Trial(
+        settings={**site, **trial.setting}, tuning_loss=trial.tuning_loss, best_round=trial.best_round, note=note
+    )
 
 
 def _releases(spec: Spec, served: Sequence[Prepared]) -> tuple[Release, ...]:
-    """What left the sites. Without a privacy mechanism all of it is without noise, and the record says so."""
-    if spec.strategy.name != "fedavg":
+    """What left the sites: nothing under an anchor. Without a privacy mechanism all of it is without noise."""
+    if spec.strategy.name in ANCHORS:
         return ()
     reason = "no privacy mechanism was asked for in this cell"
     return tuple(

@@ -1,18 +1,15 @@
 """What a model is, and the registry: a file in this folder that defines `MODEL`."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedcore.learner import Learner, Setting
+from sites.errors import InputError
 
 Sizes = Mapping[str, int]
 """How wide the encoded arrays are, as the sites' agreement (`FeatureSpace.sizes`) states it."""
-
-
-class ModelError(ValueError):
-    """A model is not known, or cannot do what is asked: one sentence."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,25 @@ class ModelSpec:
         """The recipe `federated` or `alone`.
 
         Raises:
-            ModelError: the model has no recipe of that kind.
+            InputError: the model has no recipe of that kind.
         """
         chosen = {"federated": self.federated, "alone": self.alone}[kind]
         if chosen is None:
-            raise ModelError(f"model '{self.name}' is an anchor only; use strategy pooled or local")
+            raise InputError(f"model '{self.name}' is an anchor only; use strategy pooled or local")
         return chosen
+
+    def refuse_unknown(self, kind: str, hyperparameters: Iterable[str]) -> None:
+        """See that the recipe of that kind knows these hyperparameters.
+
+        Raises:
+            InputError: it does not know one of them, or there is no such recipe.
+        """
+        known = sorted(self.recipe(kind).untuned)
+        for name in hyperparameters:
+            if name not in known:
+                raise InputError(
+                    f"unknown hyperparameter '{name}' of {self.name} ({kind}); expected {', '.join(known)}"
+                )
 
 
 def names() -> list[str]:
@@ -78,9 +88,9 @@ def load(name: str) -> ModelSpec:
     """The model of that name.
 
     Raises:
-        ModelError: no file of that name.
+        InputError: no file of that name.
     """
     if name not in names():
-        raise ModelError(f"unknown model {name!r}; expected one of {', '.join(names())}")
+        raise InputError(f"unknown model {name!r}; expected one of {', '.join(names())}")
     model: ModelSpec = importlib.import_module(f"fedcore.models.{name}").MODEL
     return model

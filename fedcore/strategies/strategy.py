@@ -1,38 +1,77 @@
-"""Strategies by name: a file in this folder that defines `build(sites) -> flwr.serverapp.strategy.Strategy`."""
+"""Strategies by name: what `fedcore.federation` trains with.
+
+A federated strategy is a file of this folder that defines `build(sites) -> flwr.serverapp.strategy.Strategy`; beside
+them stand two anchors, which are no federations. An anchor is trained as a federation of one, whose average is its only
+model.
+"""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sites.errors import InputError
 
 if TYPE_CHECKING:
     from flwr.app import MetricRecord, RecordDict
     from flwr.serverapp.strategy import Strategy
 
+FOLDER = Path(__file__).parent
 
-class StrategyError(ValueError):
-    """A strategy is not known: one sentence."""
+ANCHORS: Mapping[str, str] = {
+    "local": "Anchor: each site alone with its own data, what a hospital has without a federation.",
+    "pooled": "Anchor: the data brought together, which no federation may do: the upper reference.",
+}
+
+
+def federated() -> list[str]:
+    """The federated strategies, sorted; loads none of them.
+
+    >>> federated()
+    ['fedavg']
+    """
+    return sorted(path.stem for path in FOLDER.glob("[a-z]*.py") if path != Path(__file__))
 
 
 def names() -> list[str]:
-    """The strategies at hand, sorted; loads none of them.
+    """The anchors, then the federated strategies.
 
     >>> names()
-    ['fedavg']
+    ['local', 'pooled', 'fedavg']
     """
-    here = Path(__file__)
-    return sorted(path.stem for path in here.parent.glob("[a-z]*.py") if path != here)
+    return [*ANCHORS, *federated()]
+
+
+def recipe(name: str) -> str:
+    """The recipe of a model (`fedcore.models.model.ModelSpec.recipe`) that a strategy trains by.
+
+    >>> recipe("pooled"), recipe("fedavg")
+    ('alone', 'federated')
+    """
+    return "alone" if name in ANCHORS else "federated"
+
+
+def module(name: str) -> str:
+    """The module that builds what trains under this name.
+
+    Raises:
+        InputError: there is no strategy of that name.
+
+    >>> module("pooled")
+    'fedcore.strategies.fedavg'
+    """
+    if name not in names():
+        raise InputError(f"unknown strategy {name!r}; expected one of {', '.join(names())}")
+    return f"fedcore.strategies.{'fedavg' if name in ANCHORS else name}"
 
 
 def load(name: str) -> "Callable[[int], Strategy]":
     """What builds the strategy of that name for a number of sites.
 
     Raises:
-        StrategyError: no file of that name.
+        InputError: there is no strategy of that name.
     """
-    if name not in names():
-        raise StrategyError(f"unknown strategy {name!r}; expected one of {', '.join(names())}")
-    build: Callable[[int], Strategy] = importlib.import_module(f"fedcore.strategies.{name}").build
+    build: Callable[[int], Strategy] = importlib.import_module(module(name)).build
     return build
 
 

@@ -122,6 +122,12 @@ def names() -> tuple[str, ...]:
     return tuple(_registered())
 
 
+def modules() -> list[str]:
+    """The modules of this folder: discrimination and overall performance stand before what qualifies them."""
+    found = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    return [f"{__package__}.{name}" for name in sorted(found, key=lambda name: (name != "prediction", name))]
+
+
 def load(name: str) -> MetricSpec:
     """The metric of this name.
 
@@ -137,10 +143,8 @@ def load(name: str) -> MetricSpec:
 @cache
 def _registered() -> dict[str, MetricSpec]:
     found: dict[str, MetricSpec] = {}
-    modules = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
-    # Discrimination and overall performance stand before what qualifies them.
-    for module in sorted(modules, key=lambda name: (name != "prediction", name)):
-        for spec in getattr(importlib.import_module(f"{__package__}.{module}"), "METRICS", ()):
+    for module in modules():
+        for spec in getattr(importlib.import_module(module), "METRICS", ()):
             if spec.name in found:
                 raise ValueError(f"two evaluators are called {spec.name!r}; the second is in {module}")
             found[spec.name] = spec

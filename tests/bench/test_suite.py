@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.plan import Choice, check_names
 from bench.suite import load_suite, names
 from sites.errors import InputError
 
@@ -31,6 +32,8 @@ def test_an_unknown_suite_is_refused_with_the_names_there_are() -> None:
         (GOOD.replace("seeds: [0]", "seeds: []"), "seeds"),
         (GOOD.replace("[fedavg]", "fedavg"), "entries.0.strategies"),
         (GOOD + "colour: red\n", "colour"),
+        (GOOD.replace("[fedavg]", "[fedavg], config: {epochs: many}"), "entries.0.config.epochs"),
+        (GOOD.replace("[fedavg]", "[fedavg], config: {epochs: true}"), "entries.0.config.epochs"),
         ("name: [", "not YAML"),
         ("", "the file"),
     ],
@@ -41,3 +44,21 @@ def test_a_broken_suite_file_gets_one_sentence_with_the_place(tmp_path: Path, te
     with pytest.raises(InputError) as caught:
         load_suite(str(path))
     assert str(path) in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{model: gpt, strategies: [fedavg]}", "unknown model 'gpt'; expected one of gru, logistic, trees"),
+        ("{model: gru, strategies: [fedbest]}", "unknown strategy 'fedbest'; expected one of local, pooled, fedavg"),
+        ("{model: trees, strategies: [fedavg]}", "'trees' is an anchor only"),
+        ("{model: gru, strategies: [fedavg], config: {lr: 1}}", "unknown hyperparameter 'lr' of gru"),
+        ("{model: logistic, strategies: [pooled], config: {epochs: 2}}", "logistic (alone); expected l2"),
+    ],
+)
+def test_what_no_cell_could_run_is_refused_before_any_does(tmp_path: Path, entry: str, says: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(GOOD.replace("{model: logistic, strategies: [fedavg]}", entry))
+    with pytest.raises(InputError) as caught:
+        check_names(load_suite(str(path)), Choice())
+    assert says in str(caught.value) and "suite mine" in str(caught.value)

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fedcore.models import model
-from fedcore.models.model import ModelError
 from fedcore.strategies import strategy
-from fedcore.strategies.strategy import StrategyError
+from sites.errors import InputError
 
 
 def test_a_model_is_there_because_its_file_is() -> None:
@@ -16,22 +16,43 @@ def test_a_model_is_there_because_its_file_is() -> None:
     assert [model.load(name).name for name in model.names()] == model.names()
 
 
+def test_a_strategy_is_there_because_its_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fedcore.strategies
+    from bench.plan import Choice, check_names
+    from bench.suite import SuiteSpec
+
+    (tmp_path / "fedtwin.py").write_text((strategy.FOLDER / "fedavg.py").read_text())
+    monkeypatch.setattr(strategy, "FOLDER", tmp_path)
+    monkeypatch.setattr(fedcore.strategies, "__path__", [*fedcore.strategies.__path__, str(tmp_path)])
+    assert strategy.names() == ["local", "pooled", "fedtwin"]
+    assert strategy.load("fedtwin").__module__ == strategy.module("fedtwin") == "fedcore.strategies.fedtwin"
+    suite = SuiteSpec(
+        name="s",
+        version="1",
+        description="d",
+        tasks=("mortality/in_hospital/first_24h",),
+        entries=[{"model": "logistic", "strategies": ["fedtwin"]}],
+        seeds=(0,),
+    )
+    check_names(suite, Choice())
+
+
 def test_unknown_model_and_strategy_are_named_with_what_there_is() -> None:
-    with pytest.raises(ModelError, match="unknown model 'gpt'; expected one of gru, logistic, trees"):
+    with pytest.raises(InputError, match="unknown model 'gpt'; expected one of gru, logistic, trees"):
         model.load("gpt")
-    with pytest.raises(StrategyError, match="unknown strategy 'fedsomething'; expected one of fedavg"):
+    with pytest.raises(InputError, match="unknown strategy 'fedsomething'; expected one of local, pooled, fedavg"):
         strategy.load("fedsomething")
 
 
 def test_registry_helpers_are_no_models() -> None:
-    with pytest.raises(ModelError):
+    with pytest.raises(InputError):
         model.load("model")
-    with pytest.raises(StrategyError):
+    with pytest.raises(InputError):
         strategy.load("strategy")
 
 
 def test_trees_are_an_anchor_only() -> None:
-    with pytest.raises(ModelError, match="'trees' is an anchor only; use strategy pooled or local"):
+    with pytest.raises(InputError, match="'trees' is an anchor only; use strategy pooled or local"):
         model.load("trees").recipe("federated")
 
 

@@ -97,9 +97,10 @@ def _models() -> list[Listed]:
 
 
 def _strategies() -> list[Listed]:
-    from bench.plan import STRATEGIES
+    from fedcore.strategies import strategy
 
-    return [Listed(name=name, about=about) for name, about in STRATEGIES.items()]
+    anchors = [Listed(name=name, about=about) for name, about in strategy.ANCHORS.items()]
+    return [*anchors, *_first_lines("strategy", strategy.FOLDER, strategy.federated())]
 
 
 def _sites() -> list[Listed]:

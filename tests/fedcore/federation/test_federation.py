@@ -13,12 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from fedcore.engines.grid import FederationError
-from fedcore.federation import FederationRequest, FederationResult, run_federation, strategies
+from fedcore.federation import FederationRequest, FederationResult, run_federation
 from fedcore.learner import log_loss
-from fedcore.models.model import ModelError
 from fedcore.samples import SiteSamples
 from fedcore.server import MIN_TUNING_PATIENTS, RoundReport
-from fedcore.strategies.strategy import StrategyError
+from sites.errors import InputError
 
 
 @pytest.fixture
@@ -85,9 +84,7 @@ def test_local_gives_each_site_its_own_model_and_none_to_external_ones(sites: li
     for site in sites[:3]:
         own = _run([site], "logistic", "pooled", tune=[dict(result.by_site[site.site].settings)])
         np.testing.assert_array_equal(result.predictions[site.site], own.predictions[site.site])
-    assert (
-        {trial["site"] for trial in result.trials} == {report.site for report in result.rounds} == set(result.by_site)
-    )
+    assert {trial.site for trial in result.trials} == {report.site for report in result.rounds} == set(result.by_site)
     assert (result.bytes_up, result.bytes_down) == (0, 0)
 
 
@@ -131,17 +128,18 @@ def test_the_best_setting_and_round_on_tuning_is_the_result_and_all_trials_are_k
         tune=({"step_size": 1e-5}, {"step_size": 0.1}, {"step_size": 1e-4}),
     )
     result = run_federation(sites, request, on_round=heard.append)
-    assert [trial["setting"]["step_size"] for trial in result.trials] == [1e-5, 0.1, 1e-4]
+    assert [trial.setting["step_size"] for trial in result.trials] == [1e-5, 0.1, 1e-4]
     assert result.settings["step_size"] == 0.1
+    assert result.chosen == 1
     assert heard == result.rounds
     assert [(report.trial, report.round) for report in heard] == [(t, r) for t in range(3) for r in range(1, 5)]
     for number, trial in enumerate(result.trials):
         losses = [report.tuning_loss for report in heard if report.trial == number]
-        assert trial["tuning_loss"] == min(losses)
-        assert trial["best_round"] == losses.index(min(losses)) + 1
+        assert trial.tuning_loss == min(losses)
+        assert trial.best_round == losses.index(min(losses)) + 1
     tuning = [s.split == "tuning" for s in sites[:3]]
     loss = [log_loss(s.label[m], result.predictions[s.site][m]) for s, m in zip(sites, tuning, strict=False)]
-    assert np.isclose(np.concatenate(loss).mean(), min(t["tuning_loss"] for t in result.trials))
+    assert np.isclose(np.concatenate(loss).mean(), min(t.tuning_loss for t in result.trials))
 
 
 def test_too_few_tuning_patients_fall_back_to_the_declared_defaults(make_hospital: Any) -> None:
@@ -154,7 +152,7 @@ def test_too_few_tuning_patients_fall_back_to_the_declared_defaults(make_hospita
 
 def test_a_setting_that_diverges_is_kept_as_a_failed_trial(sites: list[SiteSamples]) -> None:
     result = _run(sites, "logistic", "fedavg", rounds=2, tune=[{"step_size": 1e30, "l2": 1e20}, {"step_size": 0.01}])
-    assert "the training loss is not a number with step_size 1e+30" in result.trials[0]["error"]
+    assert "the training loss is not a number with step_size 1e+30" in str(result.trials[0].error)
     assert result.settings["step_size"] == 0.01
 
 
@@ -218,12 +216,12 @@ def test_external_sites_change_nothing(sites: list[SiteSamples]) -> None:
 @pytest.mark.parametrize(
     ("request_", "error", "sentence"),
     [
-        ({"model": "gpt", "strategy": "fedavg"}, ModelError, "unknown model 'gpt'"),
-        ({"model": "logistic", "strategy": "best"}, StrategyError, "unknown strategy 'best'"),
-        ({"model": "trees", "strategy": "fedavg"}, ModelError, "'trees' is an anchor only"),
+        ({"model": "gpt", "strategy": "fedavg"}, InputError, "unknown model 'gpt'"),
+        ({"model": "logistic", "strategy": "best"}, InputError, "unknown strategy 'best'"),
+        ({"model": "trees", "strategy": "fedavg"}, InputError, "'trees' is an anchor only"),
         (
             {"model": "logistic", "strategy": "fedavg", "config": {"lr": 1}},
-            FederationError,
+            InputError,
             "unknown hyperparameter 'lr'",
         ),
     ],
@@ -250,10 +248,6 @@ def test_a_request_knows_its_fields() -> None:
         FederationRequest(model="logistic", strategy="fedavg", epsilon=1)  # type: ignore[call-arg]
     with pytest.raises(ValidationError):
         FederationRequest(model="logistic", strategy="fedavg", rounds=0)
-
-
-def test_anchors_stand_beside_the_strategies() -> None:
-    assert strategies() == ["local", "pooled", "fedavg"]
 
 
 def test_the_federation_needs_no_xgboost() -> None:
