@@ -29,12 +29,20 @@ look.register(app)
 app.add_typer(site.app, name="site")
 
 
-def _is_users_to_mend(error: ValueError) -> bool:
+def _users_to_mend(error: Exception) -> str | None:
+    """The sentence for the user; None: it is a fault of ours."""
     from leaderboard.record import RecordError
     from privacy.releases.sketches import ReleaseError
     from sites.errors import InputError
 
-    return isinstance(error, InputError | RecordError | ReleaseError)
+    if isinstance(error, InputError | RecordError | ReleaseError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename}: {error.strerror}; see whether the path is right, who may read and write there, and how "
+            "much room is left"
+        )
+    return None
 
 
 def _fail(message: str, code: int, *, debug: bool) -> int:
@@ -56,14 +64,13 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         return UNUSABLE
     except (click.Abort, KeyboardInterrupt):
         return _fail(_STOPPED, INTERRUPTED, debug=debug)
-    except ValueError as error:
-        if _is_users_to_mend(error):
-            return _fail(str(error), UNUSABLE, debug=debug)
-        return _fail(f"{type(error).__name__}: {error} (a fault of bench: --debug shows where)", FAILED, debug=debug)
     except BrokenPipeError:
         sys.stderr.close()
         return DONE
     except Exception as error:
+        sentence = _users_to_mend(error)
+        if sentence is not None:
+            return _fail(sentence, UNUSABLE, debug=debug)
         return _fail(f"{type(error).__name__}: {error} (a fault of bench: --debug shows where)", FAILED, debug=debug)
 
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from bench import environment
+from sites.errors import InputError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -122,7 +123,12 @@ def _session(jobs: int, address: str | None) -> Any:
         os.environ.update(environment.CLOSED_PROXY)
         ray.init(num_cpus=jobs, object_store_memory=256 * 2**20, include_dashboard=False, **quiet)
     else:
-        ray.init(address=address, runtime_env={"env_vars": environment.for_workers()}, **quiet)
+        try:
+            ray.init(address=address, runtime_env={"env_vars": environment.for_workers()}, **quiet)
+        except (ConnectionError, ValueError) as error:
+            raise InputError(
+                f"found no Ray cluster at {address!r} ({error}); expected that of one that runs: HOST:PORT or auto"
+            ) from error
     return ray
 
 

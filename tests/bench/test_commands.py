@@ -86,6 +86,21 @@ def test_a_remembered_site_runs_by_its_name_until_it_is_forgotten(
     assert bench("site", "forget", name).code == 2
 
 
+def test_a_place_that_cannot_be_used_is_a_sentence_not_a_fault(
+    bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FEDWARD_HOME", str(tmp_path / "file"))
+    ended = bench("status")
+    assert ended.code == 2 and ended.err.startswith(f"bench: {tmp_path / 'file'}: ") and "fault" not in ended.err
+
+
+def test_every_strategy_that_a_suite_may_name_is_listed(bench) -> None:
+    from fedcore.strategies import strategy
+
+    assert [item["name"] for item in bench("list", "strategies", "--json").json["items"]] == strategy.names()
+
+
 def test_text_of_users_is_not_markup(bench, tmp_path: Path) -> None:
     ended = bench("run", "--suite", "[red]x[/red]")
     assert ended.code == 2 and "[red]x[/red]" in ended.err + ended.out

@@ -3,6 +3,7 @@ import os
 import pytest
 
 from bench.grid import Grid, Outcome
+from sites.errors import InputError
 
 
 def square(piece: int, report) -> int:
@@ -26,6 +27,11 @@ def test_a_piece_that_fails_does_not_stop_the_others() -> None:
     assert [o.result for o in outcomes] == [4, None, 16]
     assert outcomes[1].error == "three is not allowed" and "ValueError" in (outcomes[1].trace or "")
     assert heard == [(0, None), (0, "squaring 2"), (1, None), (1, "squaring 3"), (2, None), (2, "squaring 4")]
+
+
+def test_an_address_that_is_none_is_a_sentence() -> None:
+    with pytest.raises(InputError, match="found no Ray cluster at 'nowhere'"), Grid(2, "nowhere"):
+        pass
 
 
 @pytest.mark.slow
