@@ -20,9 +20,6 @@ AtOnce = Literal["mean", "sum", "max"]
 AS_IS = "as_is"
 """The name of the conversion that changes nothing."""
 
-KEYS = ("mimic", "eicu", "omop", "physionet2012", "uci_heart")
-"""The export keys of the file; `meds` (LOINC and MIMIC's ids) and "" (only what all exports share) are known too."""
-
 Id = Annotated[str, BeforeValidator(lambda value: str(value).strip().casefold())]
 """Ids are compared without regard to case or surrounding blanks; a number is its digits."""
 
@@ -127,16 +124,22 @@ class Concept(_Model):
 
     @model_validator(mode="after")
     def _sound(self) -> "Concept":
-        if unknown := set(self.ids) - {*KEYS, "common"}:
-            raise ValueError(f"unknown export key {min(unknown)!r}; expected one of common, {', '.join(KEYS)}")
         if not self.low < self.high:
             raise ValueError(f"range: expected the lower limit first, found [{self.low}, {self.high}]")
         return self
 
 
 class Catalogue(_Model):
-    """The whole file."""
+    """The whole file.
 
+    Attributes:
+        exports: The keys of `ids`, one for exports of like ids. Known without standing here are `common` (what all
+            exports share) and, for datasets, `meds` (LOINC and MIMIC's ids) and "" (only what all share).
+        conversions: By name.
+        concepts: By name.
+    """
+
+    exports: tuple[str, ...]
     conversions: Mapping[str, Conversion]
     concepts: Mapping[str, Concept]
 
@@ -144,11 +147,16 @@ class Catalogue(_Model):
     @classmethod
     def _names(cls, content: dict[str, dict[str, dict[str, object]]]) -> dict[str, object]:
         concepts = {name: {"name": name, **entry} for name, entry in content["concepts"].items()}
-        return {"conversions": {AS_IS: {}, **content["conversions"]}, "concepts": concepts}
+        return {**content, "conversions": {AS_IS: {}, **content["conversions"]}, "concepts": concepts}
 
     @model_validator(mode="after")
     def _closed(self) -> "Catalogue":
         for concept in self.concepts.values():
+            if unknown := set(concept.ids) - {*self.exports, "common"}:
+                raise ValueError(
+                    f"{concept.name}: unknown export key {min(unknown)!r}; expected one of common, "
+                    f"{', '.join(self.exports)}"
+                )
             used = {c for by_conversion in concept.ids.values() for c in by_conversion} | set(concept.units.values())
             if unknown := used - set(self.conversions):
                 raise ValueError(f"{concept.name}: conversion {min(unknown)!r} is not declared under `conversions`")
@@ -193,9 +201,10 @@ class Index:
     """
 
     def __init__(self, key: str) -> None:
-        if key not in {"", "meds", *KEYS}:
+        known = catalogue().exports
+        if key not in {"", "meds", *known}:
             raise InputError(
-                f"concepts.yaml has no ids for the export key {key!r}; expected one of {', '.join(KEYS)} or meds."
+                f"concepts.yaml has no ids for the export key {key!r}; expected one of {', '.join(known)} or meds."
             )
         self._units = key in {"omop", "meds"}
         self._exact: dict[str, dict[str, str]] = {}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sites.catalogue import KEYS, catalogue, parse
+from sites.catalogue import catalogue, parse
 from sites.concepts import concepts, coverage, harmonise, mapping
 from sites.dataset import Dataset, Manifest
 from sites.errors import InputError
@@ -220,7 +220,7 @@ def test_omop_units_are_told_by_the_unit_concept(code: str, number: float, conce
 
 
 def test_what_all_exports_share_is_found_under_every_key() -> None:
-    for key in ("", "meds", *KEYS):
+    for key in ("", "meds", *catalogue().exports):
         found = values(key, ("AGE", 67), ("GENDER//M", None), ("BODY//WEIGHT//kg", 80), ("BODY//HEIGHT//inch", 70))
         assert found == {"age": 67.0, "sex": 1.0, "weight": 80.0, "height": pytest.approx(177.8)}, key
     assert values("mimic", ("GENDER//F", None), ("GENDER//UNK", None)) == {"sex": 0.0}
@@ -323,7 +323,7 @@ def test_an_unknown_export_key_gets_a_sentence() -> None:
 )
 def test_a_mistake_in_the_file_gets_a_sentence_that_names_it(entry: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        parse(f"conversions: {{}}\nconcepts:\n  pulse: {entry}\n")
+        parse(f"exports: [mimic]\nconversions: {{}}\nconcepts:\n  pulse: {entry}\n")
 
 
 def test_coverage_counts_readings_subjects_and_what_was_dropped(tmp_path: Path) -> None:
@@ -350,3 +350,9 @@ def test_coverage_counts_readings_subjects_and_what_was_dropped(tmp_path: Path) 
     assert found["ventilation"] == ("1", 2, 2, 0)
     assert found["glucose"] == ("mg/dL", 0, 0, 0)
     assert "gcs_verbal_charted" not in found
+
+
+def test_an_export_brings_its_own_ids_by_its_key_in_the_file_alone() -> None:
+    entry = "{kind: vital, unit: bpm, range: [1, 2], ids: {wardlog: [pulse]}}"
+    known = parse(f"exports: [mimic, wardlog]\nconversions: {{}}\nconcepts:\n  pulse: {entry}\n")
+    assert known.concepts["pulse"].ids["wardlog"] == {"as_is": ("pulse",)}
