@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -42,6 +43,12 @@ def series_concepts() -> tuple[Concept, ...]:
 def describing_concepts() -> tuple[Concept, ...]:
     """The concepts that describe the patient."""
     return tuple(c for c in concepts() if c.kind in DESCRIBING)
+
+
+def scale_of(concept: Concept) -> Literal["linear", "log"]:
+    """Logarithms for what spans two orders of magnitude or begins at 0; a percentage does neither."""
+    wide = concept.kind in ("lab", "output") and concept.unit != "%" and concept.high >= 100 * concept.low
+    return "log" if wide else "linear"
 
 
 @dataclass(frozen=True)

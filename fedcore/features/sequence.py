@@ -5,6 +5,8 @@ admitted. Codes that only one hospital could understand are left out. Each event
 before it.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import polars as pl
 
@@ -83,11 +85,7 @@ class Sequence:
         agreed = standard(values.names, values)
         return FeatureSpace(
             representation=self.name,
-            columns=agreed.columns,
-            center=agreed.center,
-            scale=agreed.scale,
-            low=agreed.low,
-            high=agreed.high,
+            **asdict(agreed),
             vocabulary=words,
             sizes={"vocabulary": len(words) + FIRST, "length": LENGTH},
         )

@@ -5,10 +5,12 @@ before the first one hold the mean (0); a mask says which values were measured, 
 describes the patient (age, sex, ...) stands in every hour.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import polars as pl
 
-from fedcore.features.events import Record, describing_concepts, series_concepts
+from fedcore.features.events import Record, describing_concepts, scale_of, series_concepts
 from fedcore.features.representation import Arrays, FeatureSpace, Raw
 from fedcore.samples import SiteSamples
 from fedcore.statistics import Column, standard, standardise
@@ -19,10 +21,8 @@ from sites.errors import InputError
 
 def columns() -> tuple[Column, ...]:
     """Measured concepts, then describing ones. Wide laboratory values are seen as logarithms, as in `tabular`."""
-    from fedcore.features.tabular import _spread
-
     return (
-        *(Column(c.name, c.low, c.high, _spread(c)) for c in series_concepts()),
+        *(Column(c.name, c.low, c.high, scale_of(c)) for c in series_concepts()),
         *(Column(c.name, c.low, c.high) for c in describing_concepts()),
     )
 
@@ -93,11 +93,7 @@ class Series:
             raise InputError("No site has enough training patients with measurements to agree on a single series.")
         return FeatureSpace(
             representation=self.name,
-            columns=agreed.columns,
-            center=agreed.center,
-            scale=agreed.scale,
-            low=agreed.low,
-            high=agreed.high,
+            **asdict(agreed),
             sizes={"x": len(agreed.columns)},
         )
 

@@ -11,6 +11,7 @@ at agreed quantiles and standardised; a missing value becomes the mean, and a fl
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache, reduce
 from typing import Any
 
@@ -18,12 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fedcore.features.events import Record, describing_concepts, series_concepts
+from fedcore.features.events import Record, describing_concepts, scale_of, series_concepts
 from fedcore.features.representation import Arrays, FeatureSpace, Raw
 from fedcore.samples import SiteSamples
 from fedcore.statistics import CELLS, Column, Floats, Kind, standard, standardise, vocabulary
 from privacy.releases.sketches import DEFAULT_MINIMUM, Counts, Histogram, Moments, Sketch, Sketches
-from sites.concepts import Concept
 from sites.dataset import Dataset
 from sites.errors import InputError
 
@@ -50,12 +50,6 @@ LATE_STATISTICS = ("late_count", "late_mean", "late_min", "late_max")
 ICU_TYPES = (1, 2, 3, 4)
 
 
-def _spread(concept: Concept) -> Kind:
-    """Logarithms for what spans two orders of magnitude or begins at 0; a percentage does neither."""
-    wide = concept.kind in ("lab", "output") and concept.unit != "%" and concept.high >= 100 * concept.low
-    return "log" if wide else "linear"
-
-
 @cache
 def columns() -> tuple[Column, ...]:
     """The raw columns, in the order in which they are extracted."""
@@ -65,7 +59,7 @@ def columns() -> tuple[Column, ...]:
             if name.endswith("count"):
                 out.append(Column(f"{concept.name}.{name}", 0, MOST_READINGS, "count"))
             else:
-                kind: Kind = "slope" if name == "slope" else _spread(concept)
+                kind: Kind = "slope" if name == "slope" else scale_of(concept)
                 out.append(Column(f"{concept.name}.{name}", concept.low, concept.high, kind))
     for concept in describing_concepts():
         if concept.name != "icu_type":
@@ -167,11 +161,7 @@ class Tabular:
             raise InputError("No site has enough training patients to agree on a single feature.")
         return FeatureSpace(
             representation=self.name,
-            columns=agreed.columns,
-            center=agreed.center,
-            scale=agreed.scale,
-            low=agreed.low,
-            high=agreed.high,
+            **asdict(agreed),
             vocabulary=words,
             sizes={"x": len(agreed.columns) + len(words)},
         )
