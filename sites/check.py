@@ -46,7 +46,7 @@ class CheckReport:
     warnings: tuple[str, ...]
 
 
-def check(spec: SiteSpec, _home: Path | None = None) -> CheckReport:
+def check(spec: SiteSpec) -> CheckReport:
     """Look at an export: its files, patients, stays and groups. Nothing is written.
 
     Raises:

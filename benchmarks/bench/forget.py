@@ -2,11 +2,11 @@
 
 import shutil
 
+from bench.open import parse_site
 from sites import site
 from sites.errors import InputError
 from sites.home import home
 from sites.origins import forget_datasets
-from sites.spec import SiteSpec
 
 DERIVED = ("cohorts", "features", "trained")
 """Samples, features and predictions: of all sites, since those of a federation are of several at once. They are made
@@ -29,7 +29,7 @@ def forget_site(name: str) -> list[str]:
     if name in site.registered():
         lines = [f"forgot the name {name}", *(f"deleted {path}" for path in site.forget(name))]
     elif ":" in name:
-        spec = SiteSpec.parse(name, named="=" in name.partition(":")[0].partition(",")[0])
+        spec, _ = parse_site(name)
         lines = [f"deleted {path}" for path in forget_datasets(spec, place)]
         if not lines:
             raise InputError(f"nothing was made from {spec.what}; `bench status` says what is there")

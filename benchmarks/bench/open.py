@@ -15,6 +15,12 @@ def specs(texts: Sequence[str]) -> list[SiteSpec]:
     return [known[text] if text in known else SiteSpec.parse(text) for text in texts]
 
 
+def parse_site(text: str) -> tuple[SiteSpec, bool]:
+    """Read `[NAME=]KIND[,OPTION...]:PATH`, and say whether it has a name."""
+    named = "=" in text.partition(":")[0].partition(",")[0]
+    return SiteSpec.parse(text, named=named), named
+
+
 def embedded() -> list[SiteSpec]:
     """The embedded simulated hospitals, written under FEDWARD_HOME if they are not there yet."""
     from sites.simulate.federation import simulate

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 
+from bench.plan import representation_of
 from bench.training import Predicted, Trained, described, keep, prepared_sites, trained_folder
 from fedcore.fingerprint import fingerprint
 from fedcore.samples import SiteSamples
@@ -16,8 +17,6 @@ from sites.dataset import Dataset
 from sites.errors import InputError
 from sites.site import Site
 
-REPRESENTATION = "tabular"
-
 
 def predict(
     spec: Spec, task: Task, sites: Sequence[Site], on_round: Callable[[RoundReport], None], *, reuse: bool
@@ -27,7 +26,7 @@ def predict(
     Raises:
         InputError: a site is not simulated, no site can serve the task, or the simulation knows no truth for it.
     """
-    served, skipped = prepared_sites(spec, task, sites, REPRESENTATION)
+    served, skipped = prepared_sites(spec, task, sites, representation_of(spec.model.name))
     datasets = {site.name: site.dataset for site in sites}
     samples = [one.samples for one in served]
     risks = {one.site: true_risk(datasets[one.site], task.name, one) for one in samples}

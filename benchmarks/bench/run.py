@@ -8,7 +8,7 @@ from typing import Any
 from bench.cell import Piece, run_cell
 from bench.grid import Grid
 from bench.modes import CacheMode, Rerun
-from bench.plan import ORACLE, Cell, is_pending
+from bench.plan import Cell, is_pending, representation_of
 from bench.progress import Watch
 from bench.provenance import now, provenance
 from leaderboard.measured import Cost
@@ -62,13 +62,9 @@ def run_cells(
 
 def _prepare(pieces: Sequence[Piece], grid: Grid, watch: Watch) -> None:
     """Make each site's samples once, before several cells want them at the same time."""
-    from fedcore.models import model as models
-
     wanted = {}
     for piece in pieces:
-        representation = (
-            "tabular" if piece.spec.model.name == ORACLE else models.load(piece.spec.model.name).representation
-        )
+        representation = representation_of(piece.spec.model.name)
         for number in range(len(piece.sites)):
             wanted[piece.sites[number].name, piece.spec.task.name, representation] = (piece, number, representation)
     for done, _ in enumerate(grid.run(prepare_site, list(wanted.values())), start=1):

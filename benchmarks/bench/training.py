@@ -15,10 +15,9 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from bench.plan import training_code
+from bench.plan import representation_of, training_code
 from fedcore.cohort import CannotServe
 from fedcore.federation import FederationRequest, FederationResult, run_federation
-from fedcore.models import model as models
 from fedcore.prepare import Prepared, prepare
 from fedcore.samples import SiteSamples
 from fedcore.server import RoundReport
@@ -136,12 +135,12 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
     Raises:
         InputError: no training site can serve the task.
     """
-    chosen = models.load(spec.model.name)
-    folder = trained_folder(spec, training_code(spec.model.name, spec.strategy.name, chosen.representation))
+    representation = representation_of(spec.model.name)
+    folder = trained_folder(spec, training_code(spec.model.name, spec.strategy.name, representation))
     if reuse and (folder / "trained.json").is_file():
         trained = Trained.model_validate_json((folder / "trained.json").read_bytes())
         return Predicted(trained, folder / "predictions.parquet")
-    served, skipped = prepared_sites(spec, task, sites, chosen.representation)
+    served, skipped = prepared_sites(spec, task, sites, representation)
     result = run_federation([one.samples for one in served], _request(spec), on_round=on_round)
     trained = Trained(
         data=described(served, sites, skipped),

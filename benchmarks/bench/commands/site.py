@@ -1,15 +1,12 @@
 """`bench site`: look at an export, read it into MEDS, remember it, forget it, simulate hospitals."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bench import output
 from bench.commands.look import Json
-
-if TYPE_CHECKING:
-    from sites.spec import SiteSpec
 
 app = typer.Typer(
     help="Hospital exports: check, ingest, forget, simulate.", no_args_is_help=True, rich_markup_mode=None
@@ -88,14 +85,6 @@ class Simulation(output.Report):
     hospitals: tuple[Simulated, ...]
 
 
-def _parse(text: str) -> tuple["SiteSpec", bool]:
-    from sites.spec import SiteSpec
-
-    head = text.partition(":")[0]
-    named = "=" in head.partition(",")[0]
-    return SiteSpec.parse(text, named=named), named
-
-
 @app.command()
 def check(
     what: What,
@@ -105,14 +94,15 @@ def check(
     json_: Json = False,
 ) -> None:
     """Say what an export holds, what is missing, what was decided, and which harmonised variables it covers."""
+    from bench.open import parse_site
     from bench.progress import reading
     from sites import concepts
     from sites.home import home
     from sites.ingest import check as look
     from sites.ingest import ingest
 
-    spec, _ = _parse(what)
-    found = look(spec, home())
+    spec, _ = parse_site(what)
+    found = look(spec)
     dataset, coverage = None, []
     if not quick:
         with reading(quiet=json_) as progress:
@@ -181,12 +171,13 @@ def _print_check(report: SiteCheck) -> None:
 @app.command()
 def ingest(what: What, json_: Json = False) -> None:
     """Read an export into a MEDS dataset under FEDWARD_HOME; with NAME= the site is remembered by that name."""
+    from bench.open import parse_site
     from bench.progress import reading
     from sites import site
     from sites.home import home
     from sites.ingest import ingest as read
 
-    spec, named = _parse(what)
+    spec, named = parse_site(what)
     with reading(quiet=json_) as progress:
         dataset = read(spec, home(), progress=progress)
     if named:
