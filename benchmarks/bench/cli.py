@@ -10,7 +10,7 @@ import click
 import typer
 
 from bench import environment
-from bench.commands import grid, look, site
+from bench.commands import cohort, doctor, grid, look, site
 
 _STOPPED = "interrupted; the same command goes on where it stopped"
 DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
@@ -24,8 +24,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-grid.register(app)
-look.register(app)
+app.command("run")(grid.run)
+app.command("plan")(grid.plan)
+app.command("cohort")(cohort.cohort)
+app.command("list")(look.list_things)
+app.command("show")(look.show)
+app.command("status")(look.status)
+app.command("doctor")(doctor.doctor)
+app.command("schema")(look.schema)
 app.add_typer(site.app, name="site")
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import output
-from bench.commands.look import Json
+from bench.commands.options import Json
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bench import output
-from bench.commands.look import DEFAULT_OUT, Json, Out
+from bench.commands.options import DEFAULT_OUT, Json, Out
 from bench.modes import CacheMode, Rerun
 
 Suite = Annotated[
@@ -233,12 +233,3 @@ def _cells(
     check_names(loaded, choice)
     sites = open_all(site or [], external or [], quiet=quiet)
     return make_plan(loaded, sites, choice, Store(out)), sites, loaded
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the application."""
-    from bench.commands.cohort import cohort
-
-    app.command("run")(run)
-    app.command("plan")(plan)
-    app.command("cohort")(cohort)

@@ -1,21 +1,14 @@
-"""Commands that look and change nothing: list, show, status, doctor, schema."""
+"""Commands that look and change nothing: list, show, status, schema."""
 
 import json
-import os
-import shutil
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench import output
-
-OUT_HELP = "Folder of the records."
-DEFAULT_OUT = Path("results/runs")
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Out = Annotated[Path, typer.Option("--out", help=OUT_HELP)]
+from bench.commands.options import DEFAULT_OUT, Json, Out
 
 
 class Listed(output.Report):
@@ -30,22 +23,6 @@ class Listing(output.Report):
 
     what: str
     items: tuple[Listed, ...]
-
-
-class CheckedThing(output.Report):
-    """One line of `bench doctor`."""
-
-    name: str
-    ok: bool
-    found: str
-    remedy: str = ""
-
-
-class Doctor(output.Report):
-    """What `bench doctor` prints."""
-
-    ok: bool
-    checks: tuple[CheckedThing, ...]
 
 
 class SuiteStatus(output.Report):
@@ -195,60 +172,8 @@ def status(out: Out = DEFAULT_OUT, json_: Json = False) -> None:
         output.say("  none")
 
 
-def _checks() -> list[CheckedThing]:
-    from sites.home import home
-
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    checks = [
-        CheckedThing(
-            name="Python", ok=(3, 11) <= sys.version_info[:2] < (3, 14), found=version, remedy="use 3.11 to 3.13"
-        )
-    ]
-    for name in ("torch", "flwr", "ray", "polars", "numpy", "es-aces", "meds", "opacus"):
-        try:
-            checks.append(CheckedThing(name=name, ok=True, found=metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            checks.append(CheckedThing(name=name, ok=False, found="missing", remedy="pip install fedward"))
-    try:
-        checks.append(CheckedThing(name="trees (optional)", ok=True, found=metadata.version("xgboost-cpu")))
-    except metadata.PackageNotFoundError:
-        checks.append(
-            CheckedThing(name="trees (optional)", ok=True, found="missing", remedy="pip install 'fedward[trees]'")
-        )
-    place = home()
-    mode = place.stat().st_mode & 0o777
-    checks.append(
-        CheckedThing(
-            name="FEDWARD_HOME", ok=mode == 0o700, found=f"{place} (mode {mode:o})", remedy=f"chmod 700 {place}"
-        )
-    )
-    free = shutil.disk_usage(place).free
-    checks.append(
-        CheckedThing(
-            name="free disk", ok=free > 2**31, found=f"{free / 2**30:.1f} GB", remedy="free 2 GB or move FEDWARD_HOME"
-        )
-    )
-    checks.append(CheckedThing(name="cores", ok=True, found=str(len(os.sched_getaffinity(0)))))
-    return checks
-
-
-def doctor(json_: Json = False) -> int:
-    """Check that this machine can run FedWard."""
-    checks = _checks()
-    report = Doctor(ok=all(check.ok for check in checks), checks=tuple(checks))
-    if json_:
-        output.print_json(report)
-    else:
-        rows = [(c.name, "ok" if c.ok else "NOT OK", c.found, "" if c.ok else c.remedy) for c in checks]
-        output.print_table("bench doctor", ["what", "", "found", "what to do"], rows)
-    return 0 if report.ok else 2
-
-
 def schema(name: Annotated[str, typer.Argument(help="A report's name; none lists them.")] = "") -> None:
     """Print the JSON Schema of what a command prints with --json, or of a result record."""
-    import bench.commands.cohort
-    import bench.commands.grid
-    import bench.commands.site  # noqa: F401  (the subclasses of Report register by being defined)
     from leaderboard.record import Record
 
     models = {model.__name__: model for model in output.Report.__subclasses__()} | {"Record": Record}
@@ -258,12 +183,3 @@ def schema(name: Annotated[str, typer.Argument(help="A report's name; none lists
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(sorted(models))}")
     else:
         sys.stdout.write(json.dumps(models[name].model_json_schema(), indent=2) + "\n")
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the application."""
-    app.command("list")(list_things)
-    app.command("show")(show)
-    app.command("status")(status)
-    app.command("doctor")(doctor)
-    app.command("schema")(schema)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bench import output
-from bench.commands.look import Json
+from bench.commands.options import Json
 
 app = typer.Typer(
     help="Hospital exports: check, ingest, forget, simulate.", no_args_is_help=True, rich_markup_mode=None
