@@ -4,7 +4,7 @@ Suites that come with FedWard lie in `suites/`, one file each; any other is run 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
@@ -40,7 +40,6 @@ class SuiteSpec(BaseModel):
         name: What `bench run --suite` is given.
         version: Raised whenever the suite's numbers may change.
         tasks: Names of task files in fedcore/tasks, or paths of ACES files.
-        sites: What it runs on when no `--site` is given; `simulated` is the embedded federation.
         entries: Models and their strategies.
         rounds: The largest number of federated rounds (the best is chosen on the tuning split); none: the model's own.
         seeds: One seed a cell: it decides splits, initial weights, batches and bootstrap.
@@ -52,7 +51,6 @@ class SuiteSpec(BaseModel):
     version: str
     description: str
     tasks: tuple[str, ...] = Field(min_length=1)
-    sites: Literal["simulated"] = "simulated"
     entries: tuple[Entry, ...] = Field(min_length=1)
     rounds: Annotated[int, Field(ge=1)] | None = None
     seeds: tuple[int, ...] = Field(min_length=1)
