@@ -49,9 +49,7 @@ def file_hashes(
                     if progress is not None:
                         progress(done / total)
         except OSError as error:
-            raise InputError(
-                f"{files[name]}: the file cannot be read ({error.strerror}); see its permissions"
-            ) from None
+            raise _unreadable(files[name], error) from None
         fresh[keys[name]] = digest.hexdigest()
     if fresh:
         known = _load(store) | fresh  # another process may have added some meanwhile
