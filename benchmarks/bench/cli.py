@@ -3,14 +3,20 @@
 Exit codes: 0 done, 1 some cells failed, 2 unusable input, 130 interrupted. A traceback is shown only with `--debug`.
 """
 
+import os
 import sys
 import traceback
+from importlib import metadata
+from typing import Annotated
 
 import click
 import typer
+import typer.core
 
-from bench import environment
+from bench import environment, output
 from bench.commands import cohort, doctor, grid, look, site
+
+typer.core.HAS_RICH = False  # with rich installed, typer 0.20 writes "\\[required]" even into plain help
 
 _STOPPED = "interrupted; the same command goes on where it stopped"
 DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
@@ -18,12 +24,35 @@ DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 app = typer.Typer(
     name="bench",
     help="Benchmarks of federated, privacy-preserving clinical machine learning.",
-    epilog="Every command that prints a table takes --json. --debug shows the traceback of an error.",
+    epilog=(
+        "Every command that prints a table takes --json. Exit codes: 0 done, 1 some cells failed, 2 unusable input, "
+        "130 interrupted."
+    ),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        output.say(f"fedward {metadata.version('fedward')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+    _debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere in a line.")
+    ] = False,
+) -> None:
+    """Benchmarks of federated, privacy-preserving clinical machine learning."""
+
+
 app.command("run")(grid.run)
 app.command("plan")(grid.plan)
 app.command("cohort")(cohort.cohort)
@@ -70,9 +99,8 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         return UNUSABLE
     except (click.Abort, KeyboardInterrupt):
         return _fail(_STOPPED, INTERRUPTED, debug=debug)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return DONE
+    except SystemExit:
+        return DONE  # how rich and typer end where the reader of a pipe has seen enough, as `head` has
     except Exception as error:
         sentence = _users_to_mend(error)
         if sentence is not None:
@@ -84,4 +112,9 @@ def main() -> None:
     """Run the command line; what the console script calls."""
     environment.prepare()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    sys.exit(run(arguments, debug="--debug" in sys.argv))
+    code = run(arguments, debug="--debug" in sys.argv)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -118,3 +118,24 @@ def test_a_run_whose_cells_all_have_records_starts_no_ray_and_loads_no_torch(ask
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - started < 60
+
+
+@pytest.mark.parametrize("command", ["run", "cohort", "show", "list", "site check", "site forget"])
+def test_help_explains_every_argument_in_plain_text(bench, command: str) -> None:
+    shown = bench(*command.split(), "--help").out
+    assert "\\" not in shown
+    after = shown.partition("Arguments:\n")[2].splitlines()
+    assert not after or len(after[0].split()) > 3, after[0]
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
+    for command in (["--help"], ["list", "tasks"], ["schema", "Record"]):
+        with subprocess.Popen([BENCH, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+            running.stdout.close()
+            assert running.wait(60) == 0 and running.stderr.read() == b"", command
+
+
+def test_the_version_is_that_of_the_package(bench) -> None:
+    from importlib.metadata import version
+
+    assert bench("--version").out.split() == ["fedward", version("fedward")]
