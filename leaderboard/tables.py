@@ -20,7 +20,9 @@ from leaderboard.record import Record
 from leaderboard.spec import Spec
 
 COLUMNS = ("auroc", "auprc", "brier", "calibration_slope")
-SCOPES: tuple[ScopeKind, ...] = ("pooled", "worst-site")
+SCOPES: tuple[ScopeKind, ...] = ("pooled", "worst-site", "external")
+BY_SITE: tuple[ScopeKind, ...] = ("site", "external")
+"""Scopes that have a line for each site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,11 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line. `sites`: for `worst-site`, the sites that were worst by any metric and seed, by name."""
+    """One line.
+
+    `sites`: for `worst-site`, the sites that were worst by any metric and seed, by name; for `site` and `external`, the
+    one site.
+    """
 
     task: str
     model: str
@@ -56,7 +62,7 @@ def summary(
     Args:
         records: of any cells; failed and skipped ones count for nothing, of several runs of one cell the latest does.
         columns: the metrics, by name.
-        scopes: of kinds that have one line a record: pooled, site-macro, worst-site.
+        scopes: pooled, site-macro and worst-site have one line a record, site and external one for each site.
 
     Returns:
         Rows in the order in which their first records came. Cells that differ in more than their seeds (a setting, a
@@ -71,19 +77,28 @@ def summary(
     for record in latest.values():
         together.setdefault(_but_for_seeds(record.spec), []).append(record)
     return [
-        _row(sorted(group, key=lambda record: record.spec.seed), columns, scope)
+        _row(sorted(group, key=lambda record: record.spec.seed), columns, scope, site)
         for group in together.values()
         for scope in scopes
+        for site in (_sites(group, scope) if scope in BY_SITE else [None])
     ]
+
+
+def _sites(records: Sequence[Record], scope: ScopeKind) -> list[str]:
+    named = {metric.scope.id for record in records for metric in record.metrics if metric.scope.kind == scope}
+    return sorted(site for site in named if site is not None)
 
 
 def _but_for_seeds(spec: Spec) -> str:
     return sha256_of(spec.model_copy(update={"seed": 0, "split_seed": 0}))
 
 
-def _row(records: Sequence[Record], columns: Sequence[str], scope: ScopeKind) -> Row:
+def _row(records: Sequence[Record], columns: Sequence[str], scope: ScopeKind, site: str | None) -> Row:
     spec = records[0].spec
-    by_record = [{metric.name: metric for metric in record.metrics if metric.scope.kind == scope} for record in records]
+    by_record = [
+        {m.name: m for m in record.metrics if m.scope.kind == scope and (site is None or m.scope.id == site)}
+        for record in records
+    ]
     named = {found[name].scope.id for found in by_record for name in columns if name in found}
     return Row(
         task=spec.task.name,

@@ -62,8 +62,8 @@ def print_run(report: Run) -> None:
         rows = [row for row in report.summary if row.task == task]
         lines = []
         for row in rows:
-            worst = row.scope == "worst-site"
-            name = ("", "  worst site") if worst else (row.model, row.strategy)
+            of = {"worst-site": "  worst site", "external": f"  external {', '.join(row.sites)}"}.get(row.scope)
+            name = ("", of) if of else (row.model, row.strategy)
             lines.append((*name, *(_shown(row.metrics[metric]) for metric in COLUMNS)))
         seeds = len(rows[0].seeds)
         title = f"\n{task}, {report.data_kind} data, {seeds} seed{'s' if seeds > 1 else ''}, held-out patients"
@@ -82,7 +82,8 @@ def print_run(report: Run) -> None:
         if cell.status != "ok":
             output.say(f"{cell.status}: {cell.task} {cell.model} {cell.strategy} seed {cell.seed}: {cell.error}")
     cached = sum(cell.cached for cell in report.cells)
-    output.say(f"\n{len(report.cells)} cells ({cached} cached); records: {report.records}/{report.suite}/")
+    cells = f"{len(report.cells)} cell{'' if len(report.cells) == 1 else 's'}"
+    output.say(f"\n{cells} ({cached} cached); records: {report.records}/{report.suite}/")
 
 
 def _shown(number: Number) -> str:

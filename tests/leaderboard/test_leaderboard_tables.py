@@ -49,6 +49,16 @@ def test_a_seed_without_a_value_leaves_no_mean_of_the_others(run):
     assert number.reason == "9 patients; at least 20 are needed (in 1 of 2 seeds)"
 
 
+def test_each_external_site_has_a_line(run):
+    at_two = run(0, 0.8, scope="external", site="west")
+    at_two = at_two.model_copy(
+        update={"metrics": (*at_two.metrics, *run(0, 0.7, scope="external", site="east").metrics)}
+    )
+    pooled, worst, east, west = summary([at_two], ["auroc"])
+    assert (pooled.scope, worst.scope, east.sites, west.sites) == ("pooled", "worst-site", ("east",), ("west",))
+    assert (east.numbers["auroc"].value, west.numbers["auroc"].value) == (0.7, 0.8)
+
+
 def test_a_metric_that_was_not_scored_is_said_to_be_so(run):
     assert summary([run(0, 0.8)], ["ici"], ["pooled"])[0].numbers["ici"].reason == "not scored"
 

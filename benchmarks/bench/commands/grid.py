@@ -78,7 +78,7 @@ class Number(output.Report):
 
 
 class SummaryRow(output.Report):
-    """One line of the end table; `sites` names the worst site or sites."""
+    """One line of the end table; `sites` names the worst site or sites, or the external site that was scored."""
 
     task: str
     model: str
