@@ -52,7 +52,11 @@ def true_risk(dataset: Dataset, task: str, samples: SiteSamples) -> np.ndarray:
     manifest = dataset.manifest
     if manifest.truth is None:
         raise InputError(f"the site {samples.site} carries no truth; only simulated hospitals do")
-    truth = pl.read_parquet(dataset.root / manifest.truth).filter(pl.col("task") == task)
+    truths = pl.read_parquet(dataset.root / manifest.truth)
+    truth = truths.filter(pl.col("task") == task)
+    if truth.is_empty():
+        tasks = ", ".join(truths["task"].unique().sort())
+        raise InputError(f"the simulation knows the true risks of {tasks} only, so {task} has no oracle")
     admissions = (
         dataset.scan()
         .filter(pl.col("code").str.starts_with("HOSPITAL_ADMISSION//"))

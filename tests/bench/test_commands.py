@@ -139,3 +139,20 @@ def test_the_version_is_that_of_the_package(bench) -> None:
     from importlib.metadata import version
 
     assert bench("--version").out.split() == ["fedward", version("fedward")]
+
+
+def test_a_remembered_site_is_checked_by_its_name_and_an_unknown_one_is_said_to_be_unknown(
+    bench, hospitals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDWARD_HOME", str(tmp_path / "own"))
+    name, _, what = hospitals[0].partition("=")
+    assert bench("site", "ingest", hospitals[0]).code == 0
+    assert bench("site", "check", name, "--quick").out == bench("site", "check", what, "--quick").out
+    for command in (("site", "check", "nowhere"), ("cohort", "mortality/in_hospital/first_24h", "--site", "nowhere")):
+        ended = bench(*command)
+        assert ended.code == 2 and "no site 'nowhere' is remembered" in ended.err
+
+
+def test_external_sites_alone_are_refused_before_anything_is_read(bench, suite: Path) -> None:
+    ended = bench("run", "--suite", suite, "--external", "far=mimic4:/nowhere")
+    assert ended.code == 2 and "--site" in ended.err

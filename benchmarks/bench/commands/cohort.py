@@ -42,7 +42,12 @@ class Cohorts(output.Report):
 
 def cohort(
     task: Annotated[str, typer.Argument(help="A task's name (`bench list tasks`) or the path of an ACES file.")],
-    site: Annotated[list[str] | None, typer.Option("--site", help="NAME=KIND[,OPTION...]:PATH; several.")] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--site", help="NAME=KIND[,OPTION...]:PATH, or a remembered name; several. None: simulated hospitals."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> int:
     """Count samples, positives and attrition by site."""

@@ -12,7 +12,9 @@ app = typer.Typer(
     help="Hospital exports: check, ingest, forget, simulate.", no_args_is_help=True, rich_markup_mode=None
 )
 
-SITE_HELP = "[NAME=]KIND[,OPTION...]:PATH, e.g. mimic4:/data/mimiciv; `bench list sites` names the kinds."
+SITE_HELP = (
+    "[NAME=]KIND[,OPTION...]:PATH, e.g. mimic4:/data/mimiciv, or a remembered name; `bench list sites` names the kinds."
+)
 What = Annotated[str, typer.Argument(metavar="KIND:PATH", help=SITE_HELP)]
 
 
@@ -142,17 +144,18 @@ def check(
 
 
 def _print_check(report: SiteCheck) -> None:
-    output.say(
-        f"{report.title} at {report.path}: {report.data_kind} data, patient source {report.source} {report.part}"
-    )
+    source = f", patient source {report.source} {report.part}".rstrip() if report.source else ""
+    output.say(f"{report.title} at {report.path}: {report.data_kind} data{source}")
     output.say(f"{report.n_patients:,} patients, {report.n_subjects:,} subjects, {len(report.tables)} tables found")
     if report.absent:
         rows = [(name, lost) for name, lost in report.absent.items()]
         output.print_table("\nAbsent tables", ["table", "what is lost"], rows)
+    if report.groups:
+        output.say("")
     for group, values in report.groups.items():
         shown = sorted(values.items(), key=lambda item: -item[1])
         text = ", ".join(f"{value} {n:,}" for value, n in shown[:8]) + (" ..." if len(shown) > 8 else "")
-        output.say(f"by={group}: {len(values)} groups (patients): {text}")
+        output.say(f"by={group}: {len(values)} group{'' if len(values) == 1 else 's'} (patients): {text}")
     if report.declared:
         rows3 = [(d.what, d.value, f"{d.n:,}") for d in report.declared]
         output.print_table("\nDecided for this data", ["what", "value", "n"], rows3, numbers=(2,))
@@ -164,6 +167,8 @@ def _print_check(report: SiteCheck) -> None:
             f"\n{len(there)} of {len(report.coverage)} harmonised variables", header, rows5, numbers=(2, 3, 4)
         )
         output.say("none of: " + ", ".join(c.concept for c in report.coverage if c not in there))
+    if report.warnings:
+        output.say("")
     for warning in report.warnings:
         output.say(f"- {warning}")
 
@@ -207,7 +212,11 @@ def ingest(what: What, json_: Json = False) -> None:
 
 @app.command()
 def forget(name: Annotated[str, typer.Argument(help="A remembered name, or KIND:PATH.")]) -> None:
-    """Delete everything that was made from a site's data under FEDWARD_HOME, and its remembered name."""
+    """Delete everything that was made from a site's data under FEDWARD_HOME, and its remembered name.
+
+    Samples, features and predictions of other sites go with it, since a federation's lie together; they are made anew
+    when they are wanted. Records stay: they hold no patient's data.
+    """
     from bench.forget import forget_site
 
     for line in forget_site(name):
