@@ -132,7 +132,6 @@ class Tabular:
     def sketch(self, samples: SiteSamples, minimum: int = DEFAULT_MINIMUM) -> dict[str, Sketch]:
         """Moments and clipping grids of the columns, patients by group of codes."""
         shown = _show(samples.raw["x"], samples.names["x"])
-        _hide_few(shown, samples.patient_id, minimum)
         names = [c.name for c in _shown()]
         _, one_each = np.unique(samples.patient_id, return_index=True)
         patients = shown[np.sort(one_each)]
@@ -183,15 +182,6 @@ class Tabular:
         known = column >= 0
         x[row[known], len(kept) + column[known]] = np.log1p(samples.raw["codes.count"][known])
         return {"x": x}
-
-
-def _hide_few(shown: Floats, patient: npt.NDArray[np.int64], minimum: int) -> None:
-    """Blank the flags that fewer than `minimum` patients have, or lack: the sum of a flag is a count of them."""
-    for i, column in enumerate(_shown()):
-        if column.kind == "flag":
-            few = (len(np.unique(patient[shown[:, i] == value])) for value in (0, 1))
-            if any(0 < n < minimum for n in few):
-                shown[:, i] = np.nan
 
 
 def _moments(names: list[str], shown: Floats, patient: npt.NDArray[np.int64], minimum: int) -> Moments:

@@ -6,14 +6,17 @@ A sketch is the only form in which a statistic of patients leaves a site. Three 
   must agree on a vocabulary. A name that fewer than `minimum` patients have does not leave, nor does its count: a rare
   code can be a person.
 - `Moments`: for each column the number of values, their sum and their sum of squares. It leaves because sites must
-  agree on a centre and a scale. A column known for fewer than `minimum` patients does not leave.
+  agree on a centre and a scale. A column known for fewer than `minimum` patients does not leave, nor one in which all
+  but fewer than `minimum` share one value: where hundreds have no lactate measured, a sum of counts is the count of
+  the one who has.
 - `Histogram`: for each column, how many patients fall in each cell of a grid that is public and fixed before anyone
   looks at data. It leaves because values are clipped at quantiles. Every patient is counted once in a column, and a
   cell of fewer than `minimum` patients is joined with its neighbours, so that each cell that is not empty holds at
   least `minimum` patients. (The tails of a KLL or t-digest sketch are single patients; those of this one are not.)
 
 No row, patient id, date, minimum or maximum is in any of them. They carry no noise: the `minimum` is a disclosure
-rule, not differential privacy.
+rule, not differential privacy. What it does not prevent: the difference of two numbers (of all patients and those who
+have a code, of one run and the next with a patient more) may stand for fewer.
 
 Sketches form a commutative monoid: `a.merge(b)` equals `b.merge(a)`, and grouping does not matter; counts exactly,
 floating sums up to rounding (a server merges in site order, so that a run repeats bit for bit). With `minimum=1` the
@@ -64,6 +67,25 @@ def _patients(names: int, index: Integers, patient: Integers) -> Integers:
         return count
     distinct = np.unique(pair) // len(ids)
     return np.bincount(distinct, minlength=names).astype(np.int64)
+
+
+def _few_differ(values: Floats, patient: Integers, minimum: int) -> bool:
+    """Whether fewer than `minimum` patients, but some, have another value in a column than the others share.
+
+    If they are so few, most of any 2 * minimum patients have the shared value: a look at the first ones names it.
+    """
+    whose, first = np.unique(patient[:_FIRST], return_index=True)
+    if len(whose) < 2 * minimum:
+        whose, first = np.unique(patient, return_index=True)
+    value, held = np.unique(values[first], return_counts=True)
+    if held.max(initial=0) < 2:
+        return False
+    others = patient[values != value[held.argmax()]]
+    return len(np.unique(others[:_FIRST])) < minimum and 0 < len(np.unique(others)) < minimum
+
+
+_FIRST = 4096
+"""Values that are looked at before a whole column is."""
 
 
 class _Named:
@@ -210,7 +232,10 @@ class Moments(_Named):
         patient: npt.ArrayLike,
         minimum: int = DEFAULT_MINIMUM,
     ) -> "Moments":
-        """Sum the values of each column; columns of fewer than `minimum` patients stay at the site.
+        """Sum the values of each column.
+
+        Columns of fewer than `minimum` patients stay at the site, and those in which 1 to `minimum` - 1 patients have
+        another value than the others share.
 
         Args:
             names: All columns of the site.
@@ -229,7 +254,14 @@ class Moments(_Named):
             np.bincount(i, v, minlength=len(names)).astype(np.float64),
             np.bincount(i, v * v, minlength=len(names)).astype(np.float64),
         )
-        kept = sorted(np.flatnonzero(patients >= max(minimum, 1)).tolist(), key=lambda k: names[k])
+        enough = np.flatnonzero(patients >= max(minimum, 1)).tolist()
+        if minimum > 1:
+            order = np.argsort(i, kind="stable")
+            ends = np.cumsum(sums[0])
+            by_column, whose = v[order], np.asarray(patient, np.int64)[order]
+            parts = {k: slice(ends[k] - sums[0][k], ends[k]) for k in enough}
+            enough = [k for k in enough if not _few_differ(by_column[parts[k]], whose[parts[k]], minimum)]
+        kept = sorted(enough, key=lambda k: names[k])
         return cls(tuple(names[k] for k in kept), sums[0][kept], sums[1][kept], sums[2][kept], minimum)
 
     def merge(self, other: "Moments") -> "Moments":

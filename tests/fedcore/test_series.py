@@ -71,3 +71,11 @@ def test_skewed_laboratory_values_are_standardised_as_logarithms(meds_site):
     lactate = SERIES.encode(one, SERIES.agree(SERIES.sketch(one)))["x"][:, 1, 0]
     steps = np.diff(lactate)
     assert steps.max() / steps.min() < 1.1  # even steps, as the logarithms have
+
+
+def test_that_a_few_are_men_stays_at_the_site(meds_site):
+    rows = [(s, 0, "GENDER//M" if s < 4 else "GENDER//F") for s in range(40)]
+    rows += [(s, 3, HEART_RATE, 70.0 + s) for s in range(40)]
+    one = samples(meds_site(rows), 40)
+    assert SERIES.sketch(one)["concepts"].names == ("heart_rate",)
+    assert "sex" in SERIES.sketch(one, minimum=4)["concepts"].names

@@ -223,6 +223,15 @@ def test_the_sum_of_a_flag_never_counts_fewer_patients_than_the_minimum(meds_sit
     assert {"sex", "lactate.missing"} <= set(TABULAR.sketch(samples, minimum=4)["columns"].names)
 
 
+def test_how_often_one_patient_was_measured_stays_at_the_site(meds_site):
+    rows = [(s, 3, HEART_RATE, 70.0 + s) for s in range(40)] + [(0, h, LACTATE, 2.0) for h in (2, 3, 4)]
+    predictions = at(*((s, 24) for s in range(40)))
+    samples = as_samples(TABULAR.extract(meds_site(rows).dataset, predictions, 24), predictions)
+    released = set(TABULAR.sketch(samples)["columns"].names)
+    assert "heart_rate.mean" in released
+    assert released.isdisjoint({"lactate.count", "lactate.missing", "lactate.mean"})
+
+
 def test_encoded_columns_are_standardised_over_the_training_samples(meds_site):
     sites = [hospital(meds_site, "a", 0), hospital(meds_site, "b", 1, codes=(DIABETES,))]
     space = TABULAR.agree(merge([TABULAR.sketch(site) for site in sites]))
