@@ -2,7 +2,7 @@
 
 | action | the site gets | the site sends (`privacy.releases.messages`) |
 |---|---|---|
-| `query.site` | nothing | its name, its number of training samples, what its tuning split can say |
+| `query.site` | nothing | its name, its number of training samples (0 if it may not train), what its tuning can say |
 | `query.statistics` | the representation's name | sketches of its training samples |
 | `query.space` | the model, the recipe and the agreed features | nothing |
 | `train` | the model's arrays, a setting | the trained arrays, their weight, the loss |
@@ -28,7 +28,8 @@ from fedcore.models import model
 from fedcore.samples import SiteSamples
 from fedcore.streams import draw_seed
 from privacy.releases import messages, sketches
-from privacy.releases.messages import Parcel
+from privacy.releases.messages import TOO_FEW, Parcel
+from privacy.releases.sketches import ReleaseError
 
 
 class Split(NamedTuple):
@@ -86,9 +87,9 @@ def client_app(open_site: Callable[[Context], SiteSamples]) -> ClientApp:
     @app.query("site")
     def site(message: Message, context: Context) -> Message:
         samples = desk(context).samples
-        tuning = samples.in_split("tuning")
+        train, tuning = samples.in_split("train"), samples.in_split("tuning")
         numbers = {
-            "train": int((samples.split == "train").sum()),
+            "train": len(train) if messages.released(_patients(train)) else 0,
             "tuning-events": messages.released(_patients(tuning.take(tuning.label))),
             "tuning-non-events": messages.released(_patients(tuning.take(~tuning.label))),
         }
@@ -108,6 +109,9 @@ def client_app(open_site: Callable[[Context], SiteSamples]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         here, asked = desk(context), parcel(message.content)
         learner, split = here.learner(context, asked), here.split(context, "train")
+        weight = messages.released(split.patients)
+        if weight == 0:
+            raise ReleaseError(f"{TOO_FEW}; a model of so few would tell of each of them")
         remembered = f"memory-{asked.texts['trial']}"
         seed, server_round = int(str(asked.texts["seed"])), int(str(asked.texts["server-round"]))
         fit = learner.fit(
@@ -119,7 +123,6 @@ def client_app(open_site: Callable[[Context], SiteSamples]) -> ClientApp:
         )
         if fit.memory:
             context.state[remembered] = record(fit.memory)
-        weight = messages.released(split.patients)
         numbers = {"num-examples": len(split.label), "loss-weight": weight, "loss-sum": fit.loss * weight}
         return _reply(message, arrays=fit.arrays, numbers=numbers)
 

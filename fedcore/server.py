@@ -24,6 +24,7 @@ from fedcore.learner import Arrays, Setting
 from fedcore.models.model import ModelSpec
 from fedcore.streams import draw_seed
 from privacy.releases import sketches
+from privacy.releases.messages import TOO_FEW
 
 MIN_TUNING_PATIENTS = 20
 """With and without the event, each: below, the tuning split chooses nothing and the recipe's defaults stand.
@@ -150,13 +151,13 @@ def federate(grid: SiteGrid, plan: Plan, on_round: Callable[[RoundReport], None]
     """Run a federation from introduction to result.
 
     Raises:
-        FederationError: no site has training samples, no setting came to a model, or a site failed.
+        FederationError: no site has enough training patients, no setting came to a model, or a site failed.
         sites.errors.InputError: the sketches leave nothing to learn from.
     """
     training = [site for site in grid.sites if grid.introductions[site]["train"] > 0]
-    skipped = {site: "no training samples" for site in grid.sites if site not in training}
+    skipped = {site: TOO_FEW for site in grid.sites if site not in training}
     if not training:
-        raise FederationError(f"no site has training samples ({', '.join(grid.sites)}); expected at least one")
+        raise FederationError(f"no site can train ({', '.join(grid.sites)}: {TOO_FEW}); expected at least one")
     grid.keep(training)
     space = _agree(grid, plan)
     patients = {

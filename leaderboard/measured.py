@@ -102,12 +102,17 @@ class Round(Block):
 
 
 class Training(Block):
-    """What was chosen and from what. `selection`: how, as `tuning log loss` or `declared defaults: 12 patients`."""
+    """What was chosen and from what.
+
+    `selection`: how, as `tuning log loss` or `declared defaults: 12 patients`. `skipped`: sites that serve the task and
+    took no part in training, as one with fewer than ten training patients.
+    """
 
     chosen: dict[str, JsonValue] = Field(default_factory=dict)
     selection: Text
     trials: Many[Trial] = ()
     rounds: Many[Round] = ()
+    skipped: Many[SkippedSite] = ()
 
 
 class Check(Block):

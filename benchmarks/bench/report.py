@@ -40,8 +40,14 @@ def run_report(suite: str, out: Path, finished: Sequence[Finished]) -> Run:
             for one in finished
         ),
         summary=tuple(_row(row) for row in summary(records)),
-        skipped_sites={site.name: site.reason for data in with_data for site in data.skipped},
+        skipped_sites=_skipped(records),
     )
+
+
+def _skipped(records: Sequence[Record]) -> dict[str, str]:
+    """Sites that took no part in some cell, or none in its training, and why."""
+    untrained = {s.name: f"not trained on: {s.reason}" for r in records if r.training for s in r.training.skipped}
+    return untrained | {site.name: site.reason for r in records if r.data for site in r.data.skipped}
 
 
 def _row(row: Row) -> SummaryRow:
@@ -114,6 +120,8 @@ def print_record(record: Record) -> None:
             output.say(f"skipped {site.name}: {site.reason}")
     if record.training is not None:
         t = record.training
+        for site in t.skipped:
+            output.say(f"not trained on {site.name}: {site.reason}")
         output.say(f"\nchosen  {t.chosen} ({t.selection}; {len(t.trials)} trials)")
     if record.metrics:
         rows6 = [_metric(metric) for metric in record.metrics]

@@ -42,6 +42,9 @@ from sites.site import Site
 
 OnRound = Callable[[RoundReport], None]
 
+RELEASED = ("sample counts", "feature statistics", "model updates", "training and tuning losses")
+"""What a site sends; the first alone if it takes no part in training."""
+
 
 class Trained(BaseModel):
     """What training came to, beside the predictions."""
@@ -145,7 +148,7 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
     trained = Trained(
         data=described(served, sites, skipped),
         training=_training(result),
-        releases=_releases(spec, served),
+        releases=_releases(spec, served, result.skipped),
         bytes_up=result.bytes_up,
         bytes_down=result.bytes_down,
         round_s=tuple(report.seconds for report in result.rounds),
@@ -175,6 +178,7 @@ def _training(result: FederationResult) -> Training:
             for r in result.rounds
             if r.trial == result.chosen
         ),
+        skipped=tuple(SkippedSite(name=name, reason=reason) for name, reason in sorted(result.skipped.items())),
     )
 
 
@@ -186,7 +190,7 @@ def _trial(trial: Tried) -> Trial:
     )
 
 
-def _releases(spec: Spec, served: Sequence[Prepared]) -> tuple[Release, ...]:
+def _releases(spec: Spec, served: Sequence[Prepared], skipped: Mapping[str, str]) -> tuple[Release, ...]:
     """What left the sites: nothing under an anchor. Without a privacy mechanism all of it is without noise."""
     if spec.strategy.name in ANCHORS:
         return ()
@@ -195,7 +199,7 @@ def _releases(spec: Spec, served: Sequence[Prepared]) -> tuple[Release, ...]:
         Release(what=what, where=one.samples.site, public=reason)
         for one in served
         if not one.samples.external
-        for what in ("sample counts", "feature statistics", "model updates", "training and tuning losses")
+        for what in RELEASED[: 1 if one.samples.site in skipped else None]
     )
 
 

@@ -5,8 +5,12 @@ Three kinds of thing cross the hospital's wall, and each action names which of t
 - model updates: the arrays the site was sent, by the same names, types and shapes. (An array of bytes may come back
   with another length: that is a boosted-tree model, which grows.)
 - sketches (`privacy.releases.sketches`), which check themselves.
-- numbers of a fixed name, each one number and never a list: how many samples the model was trained on, which a
-  weighted average cannot do without, and sums and counts that stand for `DEFAULT_MINIMUM` patients or are 0.
+- numbers of a fixed name, each one number and never a list: sums and counts that stand for `DEFAULT_MINIMUM` patients
+  or are 0. How many samples the model was trained on is among them: a weighted average cannot do without.
+
+A site whose training split has fewer than `DEFAULT_MINIMUM` patients trains nothing: a model trained on one patient is
+that patient's row. None of this is noise: sums are exact, so whoever knows all patients of a sum but one knows that
+one, two releases that differ by a patient differ by what the patient adds, and model updates can be inverted in part.
 
 Texts are names of things: the site's own name. A message of any other content does not leave. The rule is kept twice,
 with the same code: at the site before the message leaves, and at the server before it is used.
@@ -43,14 +47,12 @@ class Schema:
 
     Attributes:
         arrays: `model`: the request's own; `sketches`; `none`.
-        counts: names of whole numbers, 0 or more.
-        released_counts: names of counts of patients: 0, or at least the minimum.
+        released_counts: names of whole numbers that stand for patients: 0, or at least the minimum.
         sums: names of finite numbers.
         texts: names of texts: one line, at most 200 characters.
     """
 
     arrays: str = "none"
-    counts: frozenset[str] = frozenset()
     released_counts: frozenset[str] = frozenset()
     sums: frozenset[str] = frozenset()
     texts: frozenset[str] = frozenset()
@@ -59,8 +61,7 @@ class Schema:
 SCHEMAS: Mapping[str, Schema] = {
     # which hospital this is, how much it would weigh, and whether its tuning split can help to choose
     "query.site": Schema(
-        counts=frozenset({"train"}),
-        released_counts=frozenset({"tuning-events", "tuning-non-events"}),
+        released_counts=frozenset({"train", "tuning-events", "tuning-non-events"}),
         texts=frozenset({"site"}),
     ),
     # the training samples, as sketches
@@ -70,13 +71,16 @@ SCHEMAS: Mapping[str, Schema] = {
     # the trained model, its weight, and the loss over so many patients
     "train": Schema(
         arrays="model",
-        counts=frozenset({"num-examples"}),
-        released_counts=frozenset({"loss-weight"}),
+        released_counts=frozenset({"num-examples", "loss-weight"}),
         sums=frozenset({"loss-sum"}),
     ),
     # the loss over the tuning split
     "evaluate": Schema(released_counts=frozenset({"num-examples"}), sums=frozenset({"loss-sum"})),
 }
+
+
+TOO_FEW = f"fewer than {DEFAULT_MINIMUM} training patients"
+"""Why a site takes no part in training."""
 
 
 def released(count: int) -> int:
@@ -103,7 +107,7 @@ def check(action: str, parcel: Parcel, sent: Mapping[str, np.ndarray]) -> None:
     if action not in SCHEMAS:
         raise ReleaseError(f"action '{action}' has no schema of what may leave a site; add one to be able to use it")
     schema = SCHEMAS[action]
-    _names(action, "number", set(parcel.numbers), schema.counts | schema.released_counts | schema.sums)
+    _names(action, "number", set(parcel.numbers), schema.released_counts | schema.sums)
     _names(action, "text", set(parcel.texts), schema.texts)
     for name, number in parcel.numbers.items():
         _number(action, schema, name, number)

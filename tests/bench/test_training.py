@@ -31,6 +31,11 @@ def test_the_rounds_of_a_record_are_those_of_the_chosen_trial() -> None:
     assert [(one.round, one.train_loss) for one in rounds] == [(1, 0.6), (2, 0.6)]
 
 
+def test_a_site_that_took_no_part_in_training_stands_in_the_record_with_the_reason() -> None:
+    skipped = _training(replace(RESULT, skipped={"usa": "fewer than 10 training patients"})).skipped
+    assert [(one.name, one.reason) for one in skipped] == [("usa", "fewer than 10 training patients")]
+
+
 def test_a_trial_without_a_loss_says_why() -> None:
     assert _training(RESULT).trials[2].note == "diverged"
 

@@ -183,11 +183,29 @@ def test_a_one_class_site_trains_alone(model: str, sites: list[SiteSamples]) -> 
 def test_a_site_without_training_samples_is_left_out_with_the_reason_and_still_scored(sites: list[SiteSamples]) -> None:
     late = replace(sites[2], split=np.full(len(sites[2]), "held_out"))
     result = _run([*sites[:2], late], "logistic", "fedavg", rounds=2)
-    assert result.skipped == {"gamma": "no training samples"}
+    assert result.skipped == {"gamma": "fewer than 10 training patients"}
     assert len(result.predictions["gamma"]) == len(late)
     alone = _run([*sites[:2], late], "logistic", "local")
     assert list(alone.skipped) == ["gamma"]
     assert "gamma" not in alone.predictions
+
+
+def _with_training_patients(samples: SiteSamples, number: int) -> SiteSamples:
+    train = np.flatnonzero(samples.split == "train")[number:]
+    return replace(samples, split=np.where(np.isin(np.arange(len(samples)), train), "held_out", samples.split))
+
+
+@pytest.mark.parametrize("model", ["logistic", "gru"])
+def test_a_site_of_nine_training_patients_sends_no_model_and_changes_nothing(
+    model: str, sites: list[SiteSamples]
+) -> None:
+    few = _run([*sites[:2], _with_training_patients(sites[2], 9)], model, "fedavg", rounds=2)
+    without = _run(sites[:2], model, "fedavg", rounds=2)
+    assert few.skipped == {"gamma": "fewer than 10 training patients"}
+    assert all(few.arrays[name].tobytes() == array.tobytes() for name, array in without.arrays.items())
+    enough = _run([*sites[:2], _with_training_patients(sites[2], 10)], model, "fedavg", rounds=2)
+    assert enough.skipped == {}
+    assert any(enough.arrays[name].tobytes() != array.tobytes() for name, array in without.arrays.items())
 
 
 def test_a_federation_never_trains_on_what_is_not_the_training_split(sites: list[SiteSamples]) -> None:
@@ -239,7 +257,7 @@ def test_sites_that_make_no_federation_are_a_sentence(sites: list[SiteSamples]) 
     with pytest.raises(FederationError, match="two sites are named 'alpha'"):
         _run([sites[0], sites[0]], "logistic", "fedavg")
     nobody = [replace(s, split=np.full(len(s), "held_out")) for s in sites[:2]]
-    with pytest.raises(FederationError, match="no site has training samples"):
+    with pytest.raises(FederationError, match=r"no site can train \(alpha, beta: fewer than 10"):
         _run(nobody, "logistic", "fedavg")
 
 

@@ -19,7 +19,7 @@ from fedcore.engines.parcels import parcel, payload_bytes, record
 from fedcore.strategies import strategy
 
 SITES = ["cairo", "amman", "bern"]
-WEIGHTS = {"amman": 3, "bern": 11, "cairo": 7}
+WEIGHTS = {"amman": 30, "bern": 110, "cairo": 70}
 
 
 def _app(sites: list[str] = SITES) -> ClientApp:
@@ -31,7 +31,7 @@ def _app(sites: list[str] = SITES) -> ClientApp:
 
     @app.query("site")
     def site(message: Message, context: Context) -> Message:
-        numbers = MetricRecord({"train": 1, "tuning-events": 0, "tuning-non-events": 0})
+        numbers = MetricRecord({"train": 30, "tuning-events": 0, "tuning-non-events": 0})
         return Message(
             RecordDict({"metrics": numbers, "config": ConfigRecord({"site": name(context)})}), reply_to=message
         )

@@ -1,5 +1,6 @@
 """The hospital's wall: every action is put to a tiny site, and all that left it is looked at."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +11,12 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedcore.client import client_app, wall
-from fedcore.engines import inline
+from fedcore.engines import inline, parcels
 from fedcore.engines.grid import FederationError, SiteGrid
 from fedcore.engines.inline import InlineGrid
+from fedcore.features import representation
 from fedcore.federation import FederationRequest, run_federation
+from fedcore.models import model
 from fedcore.samples import SiteSamples
 from privacy.releases.messages import SCHEMAS
 
@@ -83,6 +86,26 @@ def test_a_few_patients_tuning_loss_stays_at_the_site(tiny: SiteSamples, left: l
     told = [dict(content.metric_records["metrics"]) for action, content in left if action == "evaluate"]
     assert told == [{"num-examples": 0, "loss-sum": 0.0}] * 2
     assert [report.tuning_loss for report in result.rounds] == [None, None]
+
+
+def test_a_site_asked_for_a_model_of_nine_patients_refuses_whoever_asks(make_hospital: Any) -> None:
+    samples = make_hospital("tiny", n=40, d=5)
+    few = samples.take(np.flatnonzero(samples.split == "train")[:9])
+    shown = representation.load("tabular")
+    agreed = {"model": "logistic", "recipe": "federated", "space": shown.agree(shown.sketch(samples)).to_json()}
+    setting = json.dumps(dict(model.load("logistic").recipe("federated").untuned))
+    start = parcels.record({"weight": np.zeros((1, 5), np.float32), "bias": np.zeros(1, np.float32)})
+    asked = ConfigRecord({"setting": setting, "trial": 0, "seed": 0, "server-round": 1})
+    training = RecordDict({"arrays": start, "config": asked})
+
+    def insist(grid: Grid) -> None:
+        for action, what in (("query.space", RecordDict({"config": ConfigRecord({**agreed})})), ("train", training)):
+            (reply,) = grid.send_and_receive([Message(what, dst_node_id=1, message_type=action)])
+            if reply.has_error():
+                raise FederationError(reply.error.reason)
+
+    with pytest.raises(FederationError, match="fewer than 10 training patients"):
+        inline.run(_server(insist), client_app(lambda _: few), 1)
 
 
 @pytest.mark.parametrize(
