@@ -1,5 +1,6 @@
 """Running the pending cells of a plan: samples first, each once, then cells side by side, each record as it ends."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.provenance import now, provenance
 from leaderboard.measured import Cost
 from leaderboard.record import Failure, Record, seal
 from leaderboard.store import Store
+from sites.errors import InputError
 from sites.site import Site
 
 
@@ -45,10 +47,10 @@ def run_cells(
         [cell for cell in cells if is_pending(cell, cache_mode, rerun)] if cache_mode is not CacheMode.only else []
     )
     if pending:
+        _check_writable(out)
         reuse = cache_mode is not CacheMode.ignore and rerun is not Rerun.all
         pieces = [Piece(cell.spec, cell.task, tuple(sites), cell.code_fingerprint, command, reuse) for cell in pending]
-        names = [cell.name for cell in pending]
-        with Watch(names, total_cells=len(cells), quiet=quiet) as watch, Grid(jobs, address) as grid:
+        with Watch(pending, total_cells=len(cells), quiet=quiet) as watch, Grid(jobs, address) as grid:
             _prepare(pieces, grid, watch)
             for outcome in grid.run(run_cell, pieces, watch.report):
                 piece = pieces[outcome.index]
@@ -58,6 +60,13 @@ def run_cells(
                 found[cell.cell_id] = Finished(cell, record, False)
                 watch.finished(outcome.index, record)
     return [found[cell.cell_id] for cell in cells if cell.cell_id in found]
+
+
+def _check_writable(out: Path) -> None:
+    """Find out before the first cell, not after it, whether its record can be kept."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise InputError(f"{out}: no record may be written there; change its mode, or give another folder with --out")
 
 
 def _prepare(pieces: Sequence[Piece], grid: Grid, watch: Watch) -> None:

@@ -41,6 +41,17 @@ def test_a_run_computed_anew_finds_the_same_results(bench, asked) -> None:
     assert hashes(first) == hashes(second)
 
 
+def test_the_order_of_the_sites_changes_no_result(bench, asked, tmp_path: Path) -> None:
+    suite, sites = asked[:2], [asked[i : i + 2] for i in range(2, len(asked), 2) if asked[i] == "--site"]
+    rest = [one for i in range(2, len(asked), 2) if asked[i] != "--site" for one in asked[i : i + 2]]
+    given, turned = (
+        bench("run", *suite, *(one for site in order for one in site), *rest, "--jobs", "1", "--json", *out).json
+        for order, out in ((sites, []), (sites[::-1], ["--cache", "ignore"]))
+    )
+    assert len(sites) > 1
+    assert hashes(given) == hashes(turned)
+
+
 @pytest.mark.slow
 def test_ray_workers_find_what_one_process_finds(bench, asked, tmp_path: Path) -> None:
     one = bench("run", *asked, "--jobs", "1", "--json").json
@@ -194,3 +205,14 @@ def test_nothing_calls_out(asked, tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not log.exists(), log.read_text()
+
+
+def test_a_folder_for_records_that_cannot_be_is_refused_before_the_first_cell(bench, asked, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = bench("run", *asked, "--jobs", "1", "--out", tmp_path / "file" / "records")
+    assert ended.code == 2 and str(tmp_path / "file") in ended.err and "AUROC" not in ended.err
+
+
+def test_cache_only_without_a_record_says_so(bench, asked) -> None:
+    ended = bench("run", *asked, "--cache", "only")
+    assert ended.code == 2 and "has a record" in ended.err and ended.out == ""

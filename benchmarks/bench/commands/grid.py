@@ -186,7 +186,10 @@ def run(
         quiet=json_,
     )
     from bench.report import print_run, run_report
+    from sites.errors import InputError
 
+    if not finished:
+        raise InputError(f"no cell of this plan has a record in {out}; leave out --cache only to run them")
     report = run_report(loaded.name, out, finished)
     if json_:
         output.print_json(report)
