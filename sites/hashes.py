@@ -1,7 +1,7 @@
 """What a dataset was made from, as one hash: the export's files, the options, and the code that reads them.
 
-A file is hashed once: its hash is remembered by path, size, inode and modification time, so that asking again costs a
-`stat` for each file.
+A file is hashed once: its hash is remembered by path, size, inode and the times of its last modification and last
+change (`touch` can set the first back, nothing sets the second), so that asking again costs a `stat` for each file.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ def _key(path: Path) -> str:
         stat = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from None
-    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
 
 
 def source_sha256(kind: str, options: Mapping[str, str], hashes: Mapping[str, str]) -> str:

@@ -1,6 +1,8 @@
 """What a dataset was made from: files, options and the code that reads them."""
 
 import importlib
+import os
+import time
 import uuid
 from pathlib import Path
 
@@ -58,6 +60,17 @@ def test_a_changed_file_is_hashed_anew_and_others_are_remembered(tmp_path: Path)
     assert shares == [1.0]  # only the changed file's bytes were read
     (tmp_path / "hashes.json").write_text("not json")
     assert file_hashes(files, tmp_path) == second
+
+
+def test_a_file_of_the_same_size_and_modification_time_is_hashed_anew_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "admissions.csv"
+    path.write_text("hospital_expire_flag\n1\n")
+    before, stamp = file_hashes({"a": path}, tmp_path), path.stat()
+    time.sleep(0.02)  # a clock tick of the file system
+    path.write_text("hospital_expire_flag\n0\n")
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stamp.st_size, stamp.st_mtime_ns)
+    assert file_hashes({"a": path}, tmp_path) != before
 
 
 def test_kind_options_and_files_all_count() -> None:
