@@ -5,6 +5,7 @@ goes on where it stopped. Worker processes are reused; each holds one core and o
 """
 
 import os
+import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -44,10 +45,16 @@ class Grid:
     def __init__(self, jobs: int, address: str | None = None) -> None:
         self._jobs, self._address = jobs, address
         self._ray: Any = None
+        self._environment: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         if self._jobs > 1 or self._address is not None:
-            self._ray = _session(self._jobs, self._address)
+            self._environment = dict(os.environ)
+            try:
+                self._ray = _session(self._jobs, self._address)
+            except BaseException:
+                self._restore()
+                raise
         return self
 
     def __exit__(
@@ -55,6 +62,12 @@ class Grid:
     ) -> None:
         if self._ray is not None:
             self._ray.shutdown()
+            self._restore()
+
+    def _restore(self) -> None:
+        """Ray's processes take their environment from this one's, which is as it was when they are gone."""
+        os.environ.clear()
+        os.environ.update(self._environment)
 
     def run(
         self,
@@ -124,12 +137,20 @@ def _session(jobs: int, address: str | None) -> Any:
         ray.init(num_cpus=jobs, object_store_memory=256 * 2**20, include_dashboard=False, **quiet)
     else:
         try:
+            _knock(address)
             ray.init(address=address, runtime_env={"env_vars": environment.for_workers()}, **quiet)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"found no Ray cluster at {address!r} ({error}); expected that of one that runs: HOST:PORT or auto"
             ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise at once where nothing listens; Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _with_ray(

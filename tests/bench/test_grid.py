@@ -34,6 +34,11 @@ def test_an_address_that_is_none_is_a_sentence() -> None:
         pass
 
 
+def test_a_cluster_that_is_not_there_is_a_sentence_at_once() -> None:
+    with pytest.raises(InputError, match=r"no Ray cluster at '127.0.0.1:9'"), Grid(2, "127.0.0.1:9"):
+        pass
+
+
 @pytest.mark.slow
 def test_ray_workers_give_what_one_process_gives_and_a_worker_that_dies_is_an_outcome() -> None:
     outcomes, heard = run([2, 3, 4, 99], jobs=2)
@@ -41,3 +46,4 @@ def test_ray_workers_give_what_one_process_gives_and_a_worker_that_dies_is_an_ou
     assert outcomes[1].error == "three is not allowed"
     assert "died" in (outcomes[3].error or "")
     assert (2, "squaring 4") in heard
+    assert "http_proxy" not in os.environ

@@ -123,7 +123,7 @@ class Fuzz:
     ) -> str:
         try:
             if rng.random() < 0.1:
-                check(SiteSpec("fuzz", export.kind, folder), self.home)
+                check(SiteSpec("fuzz", export.kind, folder))
             dataset = self.read(export.kind, folder)
         except InputError as error:
             self._check_sentence(str(error), path, folder, case)
