@@ -221,7 +221,7 @@ def test_a_folder_of_another_kind_is_named(tmp_path: Path, bench: Bench, home: P
         ("a=mimic4,colour=red:{tmp}/mimic4", ("option 'colour'", "expected one of", "correct it")),
         ("a=mimic4,by=ward:{tmp}/mimic4", ("by=ward", "expected one of", "choose")),
         ("a=mimic9:{tmp}/mimic4", ("mimic9", "mimic4")),
-        ("a=mimic4", ("'a=mimic4'", "NAME=KIND", "add the colon and the path")),
+        ("a=mimic4", ("'a=mimic4'", "NAME=KIND[,OPTION...]:PATH")),
         ("a=uci_heart:{tmp}/mimic4", ("processed.cleveland.data", "looks like mimic4")),
         ("a=physionet2012:{tmp}/mimic4", ("set-a.tar.gz", "looks like mimic4")),
         ("a=meds:{tmp}/mimic4", ("no valid MEDS", "looks like mimic4")),
