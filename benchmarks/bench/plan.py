@@ -124,6 +124,7 @@ def _code(model: str, strategy: str) -> str:
 
 
 def _site_refs(sites: Sequence[Site]) -> tuple[SiteRef, ...]:
+    """In the order of their names, whatever order the user gave: a record of the same cell is the same record."""
     return tuple(
         SiteRef(
             name=site.name,
@@ -132,7 +133,7 @@ def _site_refs(sites: Sequence[Site]) -> tuple[SiteRef, ...]:
             role="external" if site.external else "train",
             content_sha256=site.dataset.manifest.content_sha256,
         )
-        for site in sites
+        for site in sorted(sites, key=lambda site: site.name)
     )
 
 

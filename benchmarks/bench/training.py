@@ -70,13 +70,13 @@ class Predicted:
 def prepared_sites(
     spec: Spec, task: Task, sites: Sequence[Site], representation: str
 ) -> tuple[list[Prepared], tuple[SkippedSite, ...]]:
-    """Every site's samples, and the sites that cannot serve the task, each with the reason.
+    """Every site's samples, and the sites that cannot serve the task, each with the reason; in the order of names.
 
     Raises:
         InputError: no training site can serve the task.
     """
     served, skipped = [], []
-    for site in sites:
+    for site in sorted(sites, key=lambda site: site.name):
         try:
             served.append(prepare(site, task, representation, spec.split_seed, home()))
         except CannotServe as reason:
