@@ -93,6 +93,9 @@ def test_a_place_that_cannot_be_used_is_a_sentence_not_a_fault(
     monkeypatch.setenv("FEDWARD_HOME", str(tmp_path / "file"))
     ended = bench("status")
     assert ended.code == 2 and ended.err.startswith(f"bench: {tmp_path / 'file'}: ") and "fault" not in ended.err
+    doctor = bench("doctor", "--json")
+    (place,) = (check for check in doctor.json["checks"] if check["name"] == "FEDWARD_HOME")
+    assert doctor.code == 2 and not place["ok"] and place["remedy"]
 
 
 def test_every_strategy_that_a_suite_may_name_is_listed(bench) -> None:

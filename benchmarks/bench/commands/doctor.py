@@ -26,8 +26,6 @@ class Doctor(output.Report):
 
 
 def _checks() -> list[CheckedThing]:
-    from sites.home import home
-
     version = ".".join(str(part) for part in sys.version_info[:3])
     checks = [
         CheckedThing(
@@ -45,21 +43,29 @@ def _checks() -> list[CheckedThing]:
         checks.append(
             CheckedThing(name="trees (optional)", ok=True, found="missing", remedy="pip install 'fedward[trees]'")
         )
-    place = home()
-    mode = place.stat().st_mode & 0o777
-    checks.append(
-        CheckedThing(
-            name="FEDWARD_HOME", ok=mode == 0o700, found=f"{place} (mode {mode:o})", remedy=f"chmod 700 {place}"
-        )
-    )
-    free = shutil.disk_usage(place).free
-    checks.append(
-        CheckedThing(
-            name="free disk", ok=free > 2**31, found=f"{free / 2**30:.1f} GB", remedy="free 2 GB or move FEDWARD_HOME"
-        )
-    )
+    checks.extend(_places())
     checks.append(CheckedThing(name="cores", ok=True, found=str(len(os.sched_getaffinity(0)))))
     return checks
+
+
+def _places() -> list[CheckedThing]:
+    from sites.home import home
+
+    try:
+        place = home()
+    except OSError as error:
+        found = f"{error.filename}: {error.strerror}"
+        return [CheckedThing(name="FEDWARD_HOME", ok=False, found=found, remedy="set it to a folder of your own")]
+    mode = place.stat().st_mode & 0o777
+    free = shutil.disk_usage(place).free
+    return [
+        CheckedThing(
+            name="FEDWARD_HOME", ok=mode == 0o700, found=f"{place} (mode {mode:o})", remedy=f"chmod 700 {place}"
+        ),
+        CheckedThing(
+            name="free disk", ok=free > 2**31, found=f"{free / 2**30:.1f} GB", remedy="free 2 GB or move FEDWARD_HOME"
+        ),
+    ]
 
 
 def doctor(json_: Json = False) -> int:
