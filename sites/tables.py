@@ -140,8 +140,12 @@ class Reader:
                 raise InputError(f"{error}{self._other_kind()}") from None
 
     def _deeper(self, table: Table) -> str:
-        """Where the export may lie instead: in a folder of this one that holds the table."""
-        for folder in sorted(path for path in self.path.iterdir() if path.is_dir()):
+        """Where the export may lie instead: in a folder of this one or around it, or in one that holds the table."""
+        inside = sorted(path for path in self.path.iterdir() if path.is_dir())
+        for folder in (*inside, self.path.absolute().parent):
+            if _holds(folder, self.export):
+                return f"; is {folder} meant?"
+        for folder in inside:
             names = {file.name.lower() for file in folder.iterdir()}
             if names & {f"{table.name}{ending}" for ending in _ENDINGS}:
                 return f"; is {folder} meant?"
@@ -228,7 +232,10 @@ def _file(path: Path) -> Path:
 
 def looks_like(path: Path, kind: str) -> bool:
     """Whether a path holds what an export of a kind requires."""
-    export = load(kind)
+    return _holds(path, load(kind))
+
+
+def _holds(path: Path, export: Export) -> bool:
     try:
         if export.recognises is not None:
             return export.recognises(path)

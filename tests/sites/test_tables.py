@@ -102,6 +102,11 @@ def test_an_absent_required_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "inner" / "stays.csv").write_text(GOOD)
     with pytest.raises(InputError, match="inner meant"):
         Reader(tmp_path, EXPORT).require()
+    (tmp_path / "inner" / "stays.csv").write_text("of,another,kind\n")
+    (tmp_path / "whole" / "hosp").mkdir(parents=True)
+    (tmp_path / "whole" / "hosp" / "stays.csv").write_text(GOOD)
+    with pytest.raises(InputError, match="whole meant"):
+        Reader(tmp_path, EXPORT).require()
 
 
 def test_ids_beyond_2_to_53_stay_exact(tmp_path: Path) -> None:
