@@ -8,8 +8,10 @@ choice. `external`: a hospital that only scored. Pooled and site-macro AUROC dif
 Intervals are percentile intervals of the patient bootstrap, stratified by site (`leaderboard/bootstrap.py`). They speak
 of other patients from the same hospitals, not of other hospitals nor of another training seed. The worst of several
 sites looks worse than any of them is, and its interval moves with it: of eight like sites of 120 patients the 95 %
-interval of the worst AUROC held the sites' true one in 5 % of simulations. It tells how the worst looked. A replicate in which the
-metric does not exist makes no interval; if that are more than `MAX_UNDEFINED` of them there is none at all.
+interval of the worst AUROC held the sites' true one in 5 % of simulations. It tells how the worst looked.
+
+A replicate in which the metric does not exist makes no interval; if that are more than `MAX_UNDEFINED` of them there is
+none at all.
 
 Small groups have no value: fewer than `MIN_PATIENTS` patients, or fewer than `MIN_EVENTS` patients with an event or
 without one. Events are counted in patients, so five stays that end alike are one event.
