@@ -29,7 +29,9 @@ def read_sort_write(spec: SiteSpec, out: Path) -> None:
 def _table(table: Table, file: Path, out: Path) -> None:
     header = pl.read_csv(file, n_rows=0, infer_schema=False).columns
     types = {column: table.columns[column.lower()] for column in header if column.lower() in table.columns}
-    rows = pl.read_csv(file, columns=list(types), schema_overrides=types)
+    dates = [column for column, dtype in types.items() if dtype == pl.Date]  # MIMIC-IV writes some with a time
+    rows = pl.read_csv(file, columns=list(types), schema_overrides=types | dict.fromkeys(dates, pl.String))
+    rows = rows.with_columns(pl.col(dates).str.head(10).str.to_date())
     keys = [c for c in rows.columns if c.lower() in PATIENT][:1]
     keys += [c for c, dtype in types.items() if isinstance(dtype, pl.Datetime)][:1]
     rows.sort(keys).write_parquet(out)
