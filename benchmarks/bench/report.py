@@ -12,6 +12,9 @@ from leaderboard.record import Record, result_sha256
 from leaderboard.store import Store
 from leaderboard.tables import COLUMNS, Row, summary
 
+WIDE = 112
+"""Columns of a terminal that hold a line of the end table; in fewer, an interval stands under its value."""
+
 TITLES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "calibration_slope": "calibration slope"}
 
 
@@ -64,16 +67,21 @@ def _row(row: Row) -> SummaryRow:
 
 def print_run(report: Run) -> None:
     """The end table, a task at a time; then what failed, what was skipped, and where the records are."""
+    narrow = output.out.width < WIDE
     for task in dict.fromkeys(row.task for row in report.summary):
         rows = [row for row in report.summary if row.task == task]
         lines = []
         for row in rows:
             of = {"worst-site": "  worst site", "external": f"  external {', '.join(row.sites)}"}.get(row.scope)
-            name = ("", of) if of else (row.model, row.strategy)
-            lines.append((*name, *(_shown(row.metrics[metric]) for metric in COLUMNS)))
+            names = ["", of] if of else [row.model, row.strategy]
+            numbers = [_shown(row.metrics[metric]) for metric in COLUMNS]
+            if narrow:
+                names, numbers = [of or " ".join(names)], [number.replace(" [", "\n[") for number in numbers]
+            lines.append([*names, *numbers])
         seeds = len(rows[0].seeds)
         title = f"\n{task}, {report.data_kind} data, {seeds} seed{'s' if seeds > 1 else ''}, held-out patients"
-        output.print_table(title, ["model", "strategy", *(TITLES[metric] for metric in COLUMNS)], lines)
+        header = ["model, strategy"] if narrow else ["model", "strategy"]
+        output.print_table(title, [*header, *(TITLES[metric] for metric in COLUMNS)], lines)
     reasons = {n.reason for row in report.summary for n in row.metrics.values() if n.reason}
     if report.summary:
         output.say(

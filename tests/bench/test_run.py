@@ -213,6 +213,18 @@ def test_a_folder_for_records_that_cannot_be_is_refused_before_the_first_cell(be
     assert ended.code == 2 and str(tmp_path / "file") in ended.err and "AUROC" not in ended.err
 
 
+def test_a_narrow_terminal_breaks_no_interval(bench, asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    import re
+
+    from bench import output
+
+    for width in (80, 160):
+        monkeypatch.setattr(output.out, "_width", width)
+        shown = bench("run", *asked, "--jobs", "1", "--only", "strategy=pooled").out
+        assert re.findall(r"\[-?\d\.\d{3}, -?\d+\.\d{3}\]", shown)
+        assert shown.count("[") - 1 == shown.count("]") - 1 == len(re.findall(r"\[-?\d+\.\d+, -?\d+\.\d+\]", shown))
+
+
 def test_cache_only_without_a_record_says_so(bench, asked) -> None:
     ended = bench("run", *asked, "--cache", "only")
     assert ended.code == 2 and "has a record" in ended.err and ended.out == ""

@@ -225,7 +225,7 @@ def forget(name: Annotated[str, typer.Argument(help="A remembered name, or KIND:
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the exports.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the exports.", callback=Path.expanduser)],
     hospitals: Annotated[int, typer.Option(min=1, max=60, help="How many hospitals.")] = 6,
     patients: Annotated[
         int | None, typer.Option(min=50, help="Patients of each; default: as the embedded suite.")
