@@ -162,7 +162,7 @@ def _local(sites: Sequence[SiteSamples], plan: Plan, on_round: Callable[[RoundRe
         except (FederationError, InputError) as error:
             skipped[samples.site] = str(error)
     if not results:
-        raise FederationError(f"no site can train alone: {next(iter(skipped.values()))}")
+        raise InputError(f"no site can train alone: {next(iter(skipped.values()))}")
     return FederationResult(
         predictions={name: result.predictions[name] for name, result in results.items()},
         arrays={},

@@ -25,6 +25,7 @@ from fedcore.models.model import ModelSpec
 from fedcore.streams import draw_seed
 from privacy.releases import sketches
 from privacy.releases.messages import TOO_FEW
+from sites.errors import InputError
 
 MIN_TUNING_PATIENTS = 20
 """With and without the event, each: below, the tuning split chooses nothing and the recipe's defaults stand.
@@ -157,7 +158,7 @@ def federate(grid: SiteGrid, plan: Plan, on_round: Callable[[RoundReport], None]
     training = [site for site in grid.sites if grid.introductions[site]["train"] > 0]
     skipped = {site: TOO_FEW for site in grid.sites if site not in training}
     if not training:
-        raise FederationError(f"no site can train ({', '.join(grid.sites)}: {TOO_FEW}); expected at least one")
+        raise InputError(f"no site can train ({', '.join(grid.sites)}: {TOO_FEW}); expected at least one")
     grid.keep(training)
     space = _agree(grid, plan)
     patients = {

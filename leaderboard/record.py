@@ -179,9 +179,11 @@ def parse(data: bytes, name: str | Path, *, intact: bool = True) -> Record:
         record = Record.model_validate_json(data)
     except ValidationError as error:
         raise RecordError(f"{name}: {sentence(error)}") from None
-    if intact and record.record_sha256 != record_sha256(record):
+    # The body as it was read: a field that a later version adds does not make an older record look changed.
+    found = sha256_of({key: value for key, value in body.items() if key != "record_sha256"})
+    if intact and record.record_sha256 != found:
         raise RecordError(
-            f"{name}: `record_sha256` is {record.record_sha256}, but the body's hash is {record_sha256(record)}; "
+            f"{name}: `record_sha256` is {record.record_sha256}, but the body's hash is {found}; "
             "the file was changed after it was written, so take it from where it came again or run the cell again."
         )
     return record

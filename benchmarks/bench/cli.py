@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 some cells failed, 2 unusable input, 130 interrupted. A tr
 """
 
 import os
+import signal
 import sys
 import traceback
 from importlib import metadata
@@ -108,9 +109,15 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         return _fail(f"{type(error).__name__}: {error} (a fault of bench: --debug shows where)", FAILED, debug=debug)
 
 
+def _interrupt(_number: int, _frame: object) -> None:
+    """What SLURM and `timeout` send ends a command as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line; what the console script calls."""
     environment.prepare()
+    signal.signal(signal.SIGTERM, _interrupt)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     code = run(arguments, debug="--debug" in sys.argv)
     try:

@@ -5,7 +5,9 @@ goes on where it stopped. Worker processes are reused; each holds one core and o
 """
 
 import os
+import signal
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -129,6 +131,7 @@ def _in_worker(index: int, work: Callable[[Piece, Report], Result], piece: Piece
 
 def _session(jobs: int, address: str | None) -> Any:
     os.environ.update(environment.for_workers())
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -143,6 +146,8 @@ def _session(jobs: int, address: str | None) -> Any:
             raise InputError(
                 f"found no Ray cluster at {address!r} ({error}); expected that of one that runs: HOST:PORT or auto"
             ) from error
+    if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
     return ray
 
 

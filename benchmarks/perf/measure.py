@@ -49,6 +49,23 @@ def _features(site: str, task: str, representation: str) -> Callable[[], None]:
     return lambda: _say(load(representation).extract(opened.dataset, cohort.samples, loaded.window_hours).arrays)
 
 
+def _write_charts(path: str, n_rows: str) -> Callable[[], None]:
+    from sites.simulate.charts import write_chart_rows
+
+    return lambda: _done(write_chart_rows(Path(path), int(n_rows), 0))
+
+
+def _write_hospital(path: str, patients: str) -> Callable[[], None]:
+    from sites.simulate.federation import write_federation
+    from sites.simulate.hospital import default_hospitals
+
+    return lambda: _done(write_federation(Path(path), default_hospitals(1, int(patients)), 0))
+
+
+def _done(_written: object) -> None:
+    return
+
+
 def _say(arrays: dict[str, object]) -> None:
     shapes = {name: list(getattr(array, "shape", ())) for name, array in arrays.items()}
     print(json.dumps({"shapes": shapes}), file=sys.stderr)
@@ -58,6 +75,8 @@ MEASUREMENTS: dict[str, Callable[..., Callable[[], None]]] = {
     "peer": _peer,
     "ingest-and-cohort": _ingest_and_cohort,
     "features": _features,
+    "write-charts": _write_charts,
+    "write-hospital": _write_hospital,
 }
 
 

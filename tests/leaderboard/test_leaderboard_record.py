@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from leaderboard.canonical import sha256_of
 from leaderboard.measured import Release, Training
 from leaderboard.metric import Interval, Metric, Scope
 from leaderboard.record import (
@@ -192,6 +193,13 @@ def test_a_metric_cannot_stand_twice(make_body):
     metrics = make_body()["metrics"]
     with pytest.raises(RecordError, match="auroc of scope pooled stands twice"):
         parse(spoil(make_body(), "metrics", [*metrics, metrics[0]]), "x")
+
+
+def test_a_record_of_before_a_field_was_added_is_still_intact(make_body):
+    body = make_body()
+    del body["training"]["skipped"]
+    body["record_sha256"] = sha256_of({key: value for key, value in body.items() if key != "record_sha256"})
+    assert parse(canonical_json(body), "older.json").training.skipped == ()
 
 
 def test_a_changed_value_no_longer_fits_the_record_hash(make_body):

@@ -257,7 +257,7 @@ def test_sites_that_make_no_federation_are_a_sentence(sites: list[SiteSamples]) 
     with pytest.raises(FederationError, match="two sites are named 'alpha'"):
         _run([sites[0], sites[0]], "logistic", "fedavg")
     nobody = [replace(s, split=np.full(len(s), "held_out")) for s in sites[:2]]
-    with pytest.raises(FederationError, match=r"no site can train \(alpha, beta: fewer than 10"):
+    with pytest.raises(InputError, match=r"no site can train \(alpha, beta: fewer than 10"):
         _run(nobody, "logistic", "fedavg")
 
 
