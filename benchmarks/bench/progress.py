@@ -76,6 +76,8 @@ class Watch:
         if self._live:
             self._live.start()
             self._all = self._bars.add_task("starting", total=None)
+        elif not self._quiet:
+            note(f"{len(self._pending)} cells to run, {self._cached} cached; samples first")
         return self
 
     def __exit__(
