@@ -92,9 +92,14 @@ def print_run(report: Run) -> None:
         output.say(f"suppressed: {reason}")
     for site, reason in report.skipped_sites.items():
         output.say(f"skipped site {site}: {reason}")
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for cell in report.cells:
         if cell.status != "ok":
-            output.say(f"{cell.status}: {cell.task} {cell.model} {cell.strategy} seed {cell.seed}: {cell.error}")
+            key = (cell.status, cell.task, cell.error or "")
+            alike.setdefault(key, []).append(f"{cell.model} {cell.strategy} seed {cell.seed}")
+    for (status, task, error), names in alike.items():
+        which = names[0] if len(names) == 1 else f"{len(names)} cells"
+        output.say(f"{status}: {task}, {which}: {error}")
     cached = sum(cell.cached for cell in report.cells)
     cells = f"{len(report.cells)} cell{'' if len(report.cells) == 1 else 's'}"
     output.say(f"\n{cells} ({cached} cached); records: {report.records}/{report.suite}/")

@@ -82,7 +82,7 @@ def prepared_sites(
         except CannotServe as reason:
             skipped.append(SkippedSite(name=site.name, reason=str(reason)))
     if all(one.samples.external for one in served):
-        reasons = "; ".join(site.reason for site in skipped)
+        reasons = "; ".join(dict.fromkeys(site.reason.rstrip(".") for site in skipped))
         raise InputError(f"no site can train for {spec.task.name}: {reasons}")
     return served, tuple(skipped)
 
