@@ -27,6 +27,7 @@ TaskOption = Annotated[list[str] | None, typer.Option("--task", help="Only these
 Only = Annotated[list[str] | None, typer.Option("--only", help="model=NAME or strategy=NAME, by commas; several.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0 to N-1 instead of the suite's.")]
 Rounds = Annotated[int | None, typer.Option("--rounds", min=1, help="At most so many federated rounds.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")]
 
 
 class PlannedCell(output.Report):
@@ -109,7 +110,7 @@ def plan(
     seeds: Seeds = None,
     rounds: Rounds = None,
     out: Out = DEFAULT_OUT,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")] = None,
+    jobs: Jobs = None,
     json_: Json = False,
 ) -> None:
     """List a suite's cells: which have a record, which are to be run, and about how long that takes."""
@@ -161,7 +162,7 @@ def run(
     only: Only = None,
     seeds: Seeds = None,
     rounds: Rounds = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")] = None,
+    jobs: Jobs = None,
     ray_address: Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster, e.g. auto.")] = None,
     cache: Annotated[
         CacheMode, typer.Option("--cache", help="ignore: run all anew; only: run none.")
