@@ -28,11 +28,65 @@ class Fit:
         arrays: the model.
         loss: mean log loss over the training samples, as the last pass met them, without penalties.
         memory: what the site keeps for its next round with this model (an optimiser's moments); it never leaves.
+        steps: optimiser steps made.
     """
 
     arrays: Arrays
     loss: float
     memory: Arrays = field(default_factory=dict)
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The model-contrastive term of MOON (Li, He and Song, 2021, equation 3).
+
+    Its loss is weight * -log(exp(s(z, z_global)/t) / (exp(s(z, z_global)/t) + exp(s(z, z_previous)/t))) with s the
+    cosine similarity, t the temperature and z what the trained, the global and the site's previous model embed a
+    sample as.
+
+    Attributes:
+        weight: the paper's mu.
+        temperature: its tau.
+        previous: the site's model of its previous round.
+        towards: the global model.
+    """
+
+    weight: float
+    temperature: float
+    previous: Arrays
+    towards: Arrays
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a strategy adds to a site's loss: <slope, w> + mu/2 |w - anchor|^2, and what of the model it trains.
+
+    The gradient of each array gains slope + mu (w - anchor). An array without a slope or an anchor gains nothing from
+    that term.
+
+    Attributes:
+        slope: the linear term, by array.
+        mu: the weight of the proximal term.
+        anchor: what the proximal term pulls to, by array.
+        only: the names of the arrays that are trained; None: all.
+        contrast: the model-contrastive term.
+    """
+
+    slope: Arrays = field(default_factory=dict)
+    mu: float = 0.0
+    anchor: Arrays = field(default_factory=dict)
+    only: frozenset[str] | None = None
+    contrast: Contrast | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it adds nothing."""
+        return not self.slope and not self.mu and self.only is None and self.contrast is None
+
+
+PLAIN = Objective()
+"""The site's own loss."""
 
 
 class Learner(Protocol):
@@ -42,7 +96,15 @@ class Learner(Protocol):
         """The model before training: equal for equal seeds."""
         ...
 
-    def fit(self, arrays: Arrays, encoded: Encoded, label: np.ndarray, seed: int, memory: Arrays) -> Fit:
+    def fit(
+        self,
+        arrays: Arrays,
+        encoded: Encoded,
+        label: np.ndarray,
+        seed: int,
+        memory: Arrays,
+        objective: Objective = PLAIN,
+    ) -> Fit:
         """Train on one site's samples, starting from `arrays`.
 
         Args:
@@ -51,15 +113,28 @@ class Learner(Protocol):
             label: bool [n], n >= 1; one class only is allowed.
             seed: of the order of the samples, of dropout and the like.
             memory: `Fit.memory` of the site's previous round, empty in the first.
+            objective: what the strategy adds to the loss.
 
         Raises:
-            TrainingError: the loss is not a number.
+            TrainingError: the loss is not a number, or the learner knows no such objective.
         """
         ...
 
     def predict(self, arrays: Arrays, encoded: Encoded) -> np.ndarray:
         """Float64 [n]: the probability of the positive label, each in [0, 1]."""
         ...
+
+
+def refuse_objective(objective: Objective, learner: str) -> None:
+    """For learners that minimise the site's own loss and nothing else.
+
+    Raises:
+        TrainingError: something would be added to it.
+    """
+    if not objective.plain:
+        raise TrainingError(
+            f"{learner} knows no objective but the site's own loss; expected a model trained by gradients"
+        )
 
 
 def log_loss(label: np.ndarray, probability: np.ndarray) -> np.ndarray:

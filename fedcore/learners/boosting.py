@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.learner import Arrays, Encoded, Fit, Setting, TrainingError, log_loss
+from fedcore.learner import PLAIN, Arrays, Encoded, Fit, Objective, Setting, TrainingError, log_loss, refuse_objective
 
 
 class BoostingLearner:
@@ -32,8 +32,17 @@ class BoostingLearner:
         """No trees: an empty array."""
         return {"booster": np.zeros(0, dtype=np.uint8)}
 
-    def fit(self, arrays: Arrays, encoded: Encoded, label: np.ndarray, seed: int, memory: Arrays) -> Fit:
+    def fit(
+        self,
+        arrays: Arrays,
+        encoded: Encoded,
+        label: np.ndarray,
+        seed: int,
+        memory: Arrays,
+        objective: Objective = PLAIN,
+    ) -> Fit:
         """Add a block of trees; see `fedcore.learner.Learner`."""
+        refuse_objective(objective, "boosting")
         data = self._xgboost.DMatrix(encoded["x"], label=label.astype(np.float32), nthread=1)
         setting = self._setting
         # XGBoost starts its generator anew in each call: the round's own seed keeps blocks from sampling alike

@@ -4,14 +4,16 @@ McMahan et al., Communication-Efficient Learning of Deep Networks from Decentral
 ClientUpdate).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from fedcore.learner import Arrays, Encoded, Fit, Setting, TrainingError
+from fedcore.learner import PLAIN, Arrays, Encoded, Fit, Objective, Setting, TrainingError
+from fedcore.learners.device import device
 from fedcore.learners.optimizers import Optimizer
 
 PREDICTION_BATCH = 1024
@@ -46,44 +48,68 @@ class MinibatchLearner:
 
     def initial(self, seed: int) -> Arrays:
         """The network as torch initialises it."""
-        with _seeded(seed):
+        with _seeded(seed, torch.device("cpu")):
             return _arrays(self._build())
 
-    def fit(self, arrays: Arrays, encoded: Encoded, label: np.ndarray, seed: int, memory: Arrays) -> Fit:
+    def fit(
+        self,
+        arrays: Arrays,
+        encoded: Encoded,
+        label: np.ndarray,
+        seed: int,
+        memory: Arrays,
+        objective: Objective = PLAIN,
+    ) -> Fit:
         """Run the epochs; see `fedcore.learner.Learner`."""
-        inputs = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in encoded.items()}
-        target = torch.from_numpy(label.astype(np.float32))
-        n, batch_size = len(target), int(self._setting["batch_size"])
-        with _seeded(seed):
-            network = self._network(arrays).train()
+        place = device()
+        inputs = {name: _tensor(value, place) for name, value in encoded.items()}
+        target = torch.from_numpy(label.astype(np.float32)).to(place)
+        n, batch_size, epochs = len(target), int(self._setting["batch_size"]), int(self._setting["epochs"])
+        with _seeded(seed, place):
+            network = self._network(arrays, place).train()
+            trained = {
+                name: value
+                for name, value in network.named_parameters()
+                if objective.only is None or name in objective.only
+            }
+            for name, value in network.named_parameters():
+                value.requires_grad_(name in trained)
             optimizer = self._optimizer(
-                network.named_parameters(), step_size=float(self._setting["step_size"]), l2=float(self._setting["l2"])
+                trained.items(), step_size=float(self._setting["step_size"]), l2=float(self._setting["l2"])
             )
             if memory:
                 optimizer.restore(memory)
+            pulls = _pulls(trained, objective, place)
+            contrast = self._contrast(objective, place)
             order = torch.Generator().manual_seed(seed)
-            total = torch.zeros((), dtype=torch.float64)
-            for _ in range(int(self._setting["epochs"])):
+            total, steps = torch.zeros((), dtype=torch.float64, device=place), 0
+            for _ in range(epochs):
                 total.zero_()
-                for index in torch.randperm(n, generator=order).split(batch_size):  # type: ignore[no-untyped-call]
-                    logits = network(**{name: value.index_select(0, index) for name, value in inputs.items()})
-                    loss = nn.functional.binary_cross_entropy_with_logits(logits, target[index])
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
+                for index in torch.randperm(n, generator=order).to(place).split(batch_size):  # type: ignore[no-untyped-call]
+                    batch = {name: value.index_select(0, index) for name, value in inputs.items()}
+                    loss = nn.functional.binary_cross_entropy_with_logits(network(**batch), target[index])
                     total += loss.detach() * len(index)
+                    if contrast is not None:
+                        loss = loss + contrast(network, batch)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    for value, pull in pulls:
+                        pull(value)
+                    optimizer.step()
+                    steps += 1
         mean = float(total) / n
-        trained = _arrays(network)
-        if not np.isfinite(mean) or not all(np.isfinite(value).all() for value in trained.values()):
+        result = _arrays(network)
+        if not np.isfinite(mean) or not all(np.isfinite(value).all() for value in result.values()):
             raise TrainingError(
                 f"the training loss is not a number with step_size {self._setting['step_size']}; expected a finite "
                 "loss; choose a smaller step_size"
             )
-        return Fit(trained, mean, optimizer.moments() if self._keeps_moments else {})
+        return Fit(result, mean, optimizer.moments() if self._keeps_moments else {}, steps)
 
     def predict(self, arrays: Arrays, encoded: Encoded) -> np.ndarray:
         """Probabilities, the logistic function taken in float64."""
-        inputs = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in encoded.items()}
-        network = self._network(arrays).eval()
+        place = device()
+        inputs = {name: _tensor(value, place) for name, value in encoded.items()}
+        network = self._network(arrays, place).eval()
         n = len(next(iter(inputs.values())))
         with torch.no_grad():
             logits = [
@@ -92,25 +118,73 @@ class MinibatchLearner:
             ]
             if not logits:
                 return np.zeros(0)
-            return torch.sigmoid(torch.cat(logits).double()).numpy()
+            return torch.sigmoid(torch.cat(logits).double()).cpu().numpy()
 
-    def _network(self, arrays: Arrays) -> nn.Module:
-        with _seeded(0):  # building draws initial weights that are then overwritten
+    def _network(self, arrays: Arrays, place: torch.device) -> nn.Module:
+        with _seeded(0, torch.device("cpu")):  # building draws initial weights that are then overwritten
             network = self._build()
         # a copy: load_state_dict copies into the network's own memory, so training leaves `arrays` as they are
         network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()})
-        return network
+        return network.to(place)
+
+    def _contrast(
+        self, objective: Objective, place: torch.device
+    ) -> Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor] | None:
+        asked = objective.contrast
+        if asked is None:
+            return None
+        towards, previous = (self._network(arrays, place).eval() for arrays in (asked.towards, asked.previous))
+
+        def term(network: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            with torch.no_grad():
+                fixed = [other.embed(**batch) for other in (towards, previous)]  # type: ignore[operator]
+            z = network.embed(**batch)
+            near, far = (nn.functional.cosine_similarity(z, other) / asked.temperature for other in fixed)
+            return asked.weight * nn.functional.softplus(far - near).mean()
+
+        return term
+
+
+def _pulls(
+    trained: Mapping[str, nn.Parameter], objective: Objective, place: torch.device
+) -> list[tuple[nn.Parameter, Callable[[nn.Parameter], None]]]:
+    """What is to be added to each gradient after `backward`: slope + mu (w - anchor)."""
+
+    def pull(slope: torch.Tensor | None, anchor: torch.Tensor | None) -> Callable[[nn.Parameter], None]:
+        @torch.no_grad()
+        def add(value: nn.Parameter) -> None:
+            if value.grad is None:
+                return
+            if slope is not None:
+                value.grad.add_(slope)
+            if anchor is not None:
+                value.grad.add_(value, alpha=objective.mu).add_(anchor, alpha=-objective.mu)
+
+        return add
+
+    found = []
+    for name, value in trained.items():
+        slope = _tensor(objective.slope[name], place).to(value.dtype) if name in objective.slope else None
+        pulled = objective.mu != 0 and name in objective.anchor
+        anchor = _tensor(objective.anchor[name], place).to(value.dtype) if pulled else None
+        if slope is not None or anchor is not None:
+            found.append((value, pull(slope, anchor)))
+    return found
+
+
+def _tensor(value: np.ndarray, place: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(value)).to(place)
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Torch's global generator, which dropout and initialisation draw from, seeded inside and as it was outside."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would also queue seeds for a GPU that is not there
+def _seeded(seed: int, place: torch.device) -> Iterator[None]:
+    """Torch's global generators, which dropout and initialisation draw from, seeded inside and as before outside."""
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also queue seeds for an absent GPU
+        if place.type == "cuda":
+            torch.cuda.manual_seed(seed)
         yield
 
 
 def _arrays(network: nn.Module) -> dict[str, np.ndarray]:
-    return {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
+    return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import softplus
 
-from fedcore.learner import Arrays, Encoded, Fit, Setting, TrainingError
+from fedcore.learner import PLAIN, Arrays, Encoded, Fit, Objective, Setting, TrainingError, refuse_objective
 
 GRADIENT_TOLERANCE = 1e-9
 STEPS = 100
@@ -36,8 +36,17 @@ class NewtonLearner:
         """Zeros."""
         return {"weight": np.zeros((1, self._features)), "bias": np.zeros(1)}
 
-    def fit(self, arrays: Arrays, encoded: Encoded, label: np.ndarray, seed: int, memory: Arrays) -> Fit:
+    def fit(
+        self,
+        arrays: Arrays,
+        encoded: Encoded,
+        label: np.ndarray,
+        seed: int,
+        memory: Arrays,
+        objective: Objective = PLAIN,
+    ) -> Fit:
         """Solve for the optimum; see `fedcore.learner.Learner`."""
+        refuse_objective(objective, "Newton's method")
         x = torch.from_numpy(np.asarray(encoded["x"], dtype=np.float64))
         n = len(x)
         design = torch.cat([x, torch.ones(n, 1, dtype=torch.float64)], dim=1)

@@ -2,14 +2,41 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fedcore.learner import Learner, Setting
 from sites.errors import InputError
 
 Sizes = Mapping[str, int]
 """How wide the encoded arrays are, as the sites' agreement (`FeatureSpace.sizes`) states it."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of a hyperparameter among which a suite's `tune` block draws.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        log: drawn evenly on the logarithmic scale, else on the plain one.
+        whole: rounded to whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = True
+    whole: bool = False
+
+    def at(self, share: float) -> int | float:
+        """The value so far along the range, `share` in [0, 1).
+
+        >>> Range(0.01, 1.0).at(0.5), Range(1, 9, log=False, whole=True).at(0.5)
+        (0.1, 5)
+        """
+        value = self.low * (self.high / self.low) ** share if self.log else self.low + (self.high - self.low) * share
+        return round(value) if self.whole else float(f"{value:.4g}")
 
 
 @dataclass(frozen=True)
@@ -23,6 +50,7 @@ class Recipe:
         patience: a setting ends when the tuning loss has not fallen for so many rounds; None runs all rounds.
         untuned: the setting used where the tuning split is too small to choose on.
         untuned_rounds: the rounds it runs.
+        ranges: what a suite's `tune` block draws settings from, by hyperparameter; those without one stay as `untuned`.
     """
 
     learner: Callable[[Sizes, Setting], Learner]
@@ -31,6 +59,7 @@ class Recipe:
     patience: int | None
     untuned: Setting
     untuned_rounds: int
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,12 +71,20 @@ class ModelSpec:
         representation: `tabular`, `sequence` or `series`.
         federated: how several sites train it together; None: it serves as an anchor only.
         alone: how one body of data trains it: a site by itself, or the pooled data.
+        kind: `network`: arrays of numbers that can be averaged; `trees`: one array of bytes that grows.
+        head: beginnings of the names of the last layer's arrays, which FedPer and FedRep keep at the site.
+        norms: beginnings of the names of batch normalisation's arrays, which FedBN keeps at the site.
+        embeds: the torch module has `embed(**inputs) -> [n, k]`, of which its last layer makes the logits (MOON).
     """
 
     name: str
     representation: str
     federated: Recipe | None
     alone: Recipe
+    kind: Literal["network", "trees"] = "network"
+    head: tuple[str, ...] = ()
+    norms: tuple[str, ...] = ()
+    embeds: bool = False
 
     def recipe(self, kind: str) -> Recipe:
         """The recipe `federated` or `alone`.
