@@ -15,7 +15,7 @@ With x what the site was sent, y what it would send and u = y - x its update, ar
 rms is the root mean square over an array: noise in units of the update is as strong for every model and round, which
 noise in absolute units is not, and unlike a standard deviation it is defined for an array of one number. Arithmetic is
 float64; a reply keeps its types, and arrays of whole numbers (counters, trees as bytes) keep their values too, but
-under `stale`. An array that answers none that was sent is an update by itself: its x is 0.
+under `stale`. An array that answers none of its name and shape is an update by itself: its x is 0.
 """
 
 import math
@@ -234,7 +234,7 @@ class Noise(Befalls):
         """See the table above."""
 
         def noisy(name: str, value: np.ndarray) -> np.ndarray:
-            update = value - _sent(here.sent, name)
+            update = value - _sent(here.sent, name, value)
             size = self.deviation * math.sqrt(np.mean(np.square(update))) if update.size else 0.0
             return np.asarray(value + size * here.stream(name).standard_normal(value.shape))
 
@@ -257,14 +257,15 @@ KINDS: Mapping[str, type[Befalls]] = {
 
 def _scaled(reply: Arrays, sent: Arrays, factor: float) -> Arrays:
     def scaled(name: str, value: np.ndarray) -> np.ndarray:
-        start = _sent(sent, name)
+        start = _sent(sent, name, value)
         return np.asarray(start + factor * (value - start))
 
     return _floats(reply, scaled)
 
 
-def _sent(sent: Arrays, name: str) -> np.ndarray:
-    return np.asarray(sent.get(name, 0.0), dtype=np.float64)
+def _sent(sent: Arrays, name: str, answer: np.ndarray) -> np.ndarray:
+    asked = sent.get(name)
+    return np.zeros_like(answer) if asked is None or asked.shape != answer.shape else asked.astype(np.float64)
 
 
 def _floats(reply: Arrays, change: Callable[[str, np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:

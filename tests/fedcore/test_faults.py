@@ -2,17 +2,19 @@
 
 import math
 import random
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.faults.drawn import Faults
-from fedcore.faults.kinds import KINDS, Lost
+from fedcore.faults.kinds import KINDS, Befalls, Lost
 from fedcore.faults.plan import FaultPlan
 from sites.errors import InputError
 
@@ -273,9 +275,10 @@ def test_trees_can_be_stale_and_other_bytes_stay_as_they_are() -> None:
     assert stale == old and drawn({"kind": "nan"}).apply("boston", 2, "train", {}, new, {}) == new
 
 
-def test_an_array_that_answers_none_is_an_update_by_itself() -> None:
-    reply = {"control/w": np.array([2.0])}
-    assert same(train(drawn({"kind": "sign-flip"}), reply=reply), {"control/w": np.array([-2.0])})
+@pytest.mark.parametrize("name", ["control/w", "w"])
+def test_an_array_that_answers_none_of_its_name_and_shape_is_an_update_by_itself(name: str) -> None:
+    reply = {name: np.array([2.0, 4.0])}
+    assert same(train(drawn({"kind": "sign-flip"}), reply=reply), {name: np.array([-2.0, -4.0])})
 
 
 def test_a_slow_site_is_late_and_beyond_the_limit_lost() -> None:
@@ -448,6 +451,26 @@ def test_a_mistake_in_the_file_is_one_sentence(
     assert said.startswith(f"{path}: {place}{': ' if place else ''}found {found}"), said
     assert "expected " in said and expected in said.split("expected ", 1)[1] and ";" in said, said
     assert "\n" not in said and len(said) < len(str(path)) + 300, said
+
+
+def test_the_examples_of_the_page_are_fault_plans() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "faults.md").read_text(encoding="utf-8")
+    file, axis = (
+        yaml.safe_load(text) for text in re.findall(r"^```yaml.*?\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    )
+    assert FaultPlan.parse(file, "the page").timeout_s == 60
+    assert [FaultPlan.parse(each, "the page").faults[0].kind for each in axis["faults"].values() if each] == [
+        "leave",
+        "slow",
+    ]
+
+
+def test_the_page_names_every_kind_with_its_fields() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*?) \|", page, re.MULTILINE))
+    for name, kind in KINDS.items():
+        own = set(kind.model_fields) - set(Befalls.model_fields)
+        assert set(re.findall(r"`(\w+)`", rows[name])) == own
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_one_sentence(tmp_path: Path) -> None:
