@@ -4,135 +4,188 @@
 |---|---|---|
 | `query.site` | nothing | its name, its number of training samples (0 if it may not train), what its tuning can say |
 | `query.statistics` | the representation's name | sketches of its training samples |
-| `query.space` | the model, the recipe and the agreed features | nothing |
-| `train` | the model's arrays, a setting | the trained arrays, their weight, the loss |
-| `evaluate` | the model's arrays, a setting | the loss over its tuning split |
+| `query.space` | the model, the strategy, the recipe and the agreed features | nothing |
+| `train` | the model's arrays, a setting, what the strategy adds | the trained arrays, their weight, the loss |
+| `evaluate` | the model's arrays, a setting | the loss over its tuning split of the model it would predict with |
 
-`evaluate` bears no action of its own because Flower's strategies send plain `evaluate`.
+`evaluate` bears no action of its own because Flower's strategies send plain `evaluate`. Each message also holds the
+record `fedward` (`fedcore.engines.grid`), whatever its strategy sends.
 """
 
 import json
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
+from flwr.common.constant import ErrorCode
 
+from fedcore.engines.grid import MEMORY_LOST, TERMS
 from fedcore.engines.parcels import parcel, record
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
-from fedcore.learner import Arrays, Encoded, Learner, log_loss
+from fedcore.learner import Arrays, Learner, Setting, TrainingError, log_loss
+from fedcore.local import Local, Split, Visit
+from fedcore.memory import MemoryLostError, SiteMemory
 from fedcore.models import model
+from fedcore.models.model import ModelSpec
 from fedcore.samples import SiteSamples
-from fedcore.streams import draw_seed
+from fedcore.strategies import strategy
 from privacy.releases import messages, sketches
-from privacy.releases.messages import TOO_FEW, Parcel
+from privacy.releases.messages import TOO_FEW
 from privacy.releases.sketches import ReleaseError
+from sites.errors import InputError
 
-
-class Split(NamedTuple):
-    """Encoded samples of one split."""
-
-    encoded: Encoded
-    label: np.ndarray
-    patients: int
+log = logging.getLogger(__name__)
 
 
 class Desk:
-    """What a site's process keeps at hand: its samples, and tensors it would otherwise make anew in each round."""
+    """What a site's process keeps at hand: its samples, and tensors it would otherwise make anew in each round.
 
-    def __init__(self, samples: SiteSamples) -> None:
+    Args:
+        samples: the site's.
+        memory: what the site remembers of this federation.
+    """
+
+    def __init__(self, samples: SiteSamples, memory: SiteMemory) -> None:
         self.samples = samples
+        self.memory = memory
         self._spaces: dict[str, FeatureSpace] = {}
         self._splits: dict[tuple[str, str], Split] = {}
 
-    def split(self, context: Context, name: str) -> Split:
+    def split(self, name: str) -> Split:
         """A split, encoded for the agreed space."""
-        key = (name, _agreed(context, "space"))
+        key = (name, self.memory.agreed["space"])
         if key not in self._splits:
-            space = self._space(context)
+            space = self.space
             chosen = self.samples.in_split(name)
             encoded = representation.load(space.representation).encode(chosen, space)
             self._splits[key] = Split(encoded, chosen.label, _patients(chosen))
         return self._splits[key]
 
-    def learner(self, context: Context, asked: Parcel) -> Learner:
-        """The agreed model's learner with the setting that is asked for."""
-        recipe = model.load(_agreed(context, "model")).recipe(_agreed(context, "recipe"))
-        return recipe.learner(self._space(context).sizes, json.loads(str(asked.texts["setting"])))
-
-    def _space(self, context: Context) -> FeatureSpace:
-        text = _agreed(context, "space")
+    @property
+    def space(self) -> FeatureSpace:
+        """The agreed features."""
+        text = self.memory.agreed["space"]
         if text not in self._spaces:
             self._spaces[text] = FeatureSpace.from_json(text)
         return self._spaces[text]
 
+    @property
+    def model(self) -> ModelSpec:
+        """The agreed model."""
+        return model.load(self.memory.agreed["model"])
 
-def client_app(open_site: Callable[[Context], SiteSamples]) -> ClientApp:
+    @property
+    def local(self) -> Local:
+        """The site's half of the agreed strategy."""
+        return strategy.load(self.memory.agreed["strategy"]).local
+
+    def learner(self, setting: Setting) -> Learner:
+        """The agreed model's learner with a setting."""
+        return self.model.recipe(self.memory.agreed["recipe"]).learner(self.space.sizes, setting)
+
+    def visit(self, message: Message) -> Visit:
+        """The server's message, with what the site remembers.
+
+        Raises:
+            MemoryLostError: the site has forgotten a round.
+        """
+        terms = message.content.config_records[TERMS]
+        number, trial = int(str(terms["round"])), int(str(terms["trial"]))
+        records = dict(message.content.array_records)
+        name = "arrays" if "arrays" in records else next(iter(records), "")
+        texts = {
+            key: value
+            for other, entry in message.content.config_records.items()
+            if other != TERMS
+            for key, value in entry.items()
+        }
+        last = int(str(terms["last-round"]))
+        return Visit(
+            site=self.samples.site,
+            round=number,
+            cell_seed=int(str(terms["seed"])),
+            arrays=_arrays(records.pop(name, {})),
+            beside={key: _arrays(entry) for key, entry in records.items()},
+            config=texts,
+            setting=json.loads(str(terms["setting"])),
+            model=self.model,
+            make=self.learner,
+            open_split=lambda: self.split("train"),
+            memory=self.memory.read(trial, last, exactly=True),
+        )
+
+
+def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
     """The app of all sites.
 
     Args:
-        open_site: the samples of the site whose context it is; called once for a node in this process.
+        open_desk: the desk of the site whose context it is, in the federation of that name; the same for the same.
     """
     app = ClientApp(mods=[wall])
-    desks: dict[int, Desk] = {}
 
-    def desk(context: Context) -> Desk:
-        if context.node_id not in desks:
-            desks[context.node_id] = Desk(open_site(context))
-        return desks[context.node_id]
+    def desk(message: Message, context: Context) -> Desk:
+        return open_desk(context, str(message.content.config_records[TERMS]["federation"]))
 
     @app.query("site")
     def site(message: Message, context: Context) -> Message:
-        samples = desk(context).samples
+        samples = desk(message, context).samples
         train, tuning = samples.in_split("train"), samples.in_split("tuning")
+        events, others = _patients(tuning.take(tuning.label)), _patients(tuning.take(~tuning.label))
+        # both or neither: of the total and one of them the other would be known
+        told = messages.released(events) > 0 and messages.released(others) > 0
         numbers = {
             "train": len(train) if messages.released(_patients(train)) else 0,
-            "tuning-events": messages.released(_patients(tuning.take(tuning.label))),
-            "tuning-non-events": messages.released(_patients(tuning.take(~tuning.label))),
+            "tuning": messages.released(_patients(tuning)),
+            "tuning-events": events if told else 0,
+            "tuning-non-events": others if told else 0,
         }
         return _reply(message, numbers=numbers, texts={"site": samples.site})
 
     @app.query("statistics")
     def statistics(message: Message, context: Context) -> Message:
         chosen = representation.load(str(parcel(message.content).texts["representation"]))
-        return _reply(message, arrays=sketches.pack(chosen.sketch(desk(context).samples.in_split("train"))))
+        drawn = sketches.pack(chosen.sketch(desk(message, context).samples.in_split("train")))
+        return _reply(message, arrays={"arrays": drawn})
 
     @app.query("space")
     def space(message: Message, context: Context) -> Message:
-        context.state["federation"] = ConfigRecord(dict(parcel(message.content).texts))  # type: ignore[arg-type]
+        agreed = message.content.config_records["config"]
+        desk(message, context).memory.agree({key: str(value) for key, value in agreed.items()})
         return _reply(message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        here, asked = desk(context), parcel(message.content)
-        learner, split = here.learner(context, asked), here.split(context, "train")
+        here = desk(message, context)
+        split = here.split("train")
         weight = messages.released(split.patients)
         if weight == 0:
             raise ReleaseError(f"{TOO_FEW}; a model of so few would tell of each of them")
-        remembered = f"memory-{asked.texts['trial']}"
-        seed, server_round = int(str(asked.texts["seed"])), int(str(asked.texts["server-round"]))
-        fit = learner.fit(
-            asked.arrays,
-            split.encoded,
-            split.label,
-            draw_seed(seed, "train", here.samples.site, server_round),
-            _remembered(context, remembered),
-        )
-        if fit.memory:
-            context.state[remembered] = record(fit.memory)
-        numbers = {"num-examples": len(split.label), "loss-weight": weight, "loss-sum": fit.loss * weight}
-        return _reply(message, arrays=fit.arrays, numbers=numbers)
+        visit = here.visit(message)
+        update = here.local.train(visit)
+        terms = message.content.config_records[TERMS]
+        here.memory.write(int(str(terms["trial"])), visit.round, visit.memory, best=int(str(terms["best-round"])))
+        numbers = {
+            "num-examples": len(split.label),
+            "loss-weight": weight,
+            "loss-sum": update.loss * weight,
+            "steps": update.steps,
+        }
+        sent = [key for key in message.content.array_records if key not in visit.beside]
+        return _reply(message, arrays={sent[0] if sent else "arrays": update.arrays, **update.beside}, numbers=numbers)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        here, asked = desk(context), parcel(message.content)
-        split = here.split(context, "tuning")
+        here = desk(message, context)
+        split = here.split("tuning")
         if messages.released(split.patients) == 0:  # a sum over so few would be nearly a patient's own
             return _reply(message, numbers={"num-examples": 0, "loss-sum": 0.0})
-        probability = here.learner(context, asked).predict(asked.arrays, split.encoded)
+        visit = here.visit(message)
+        probability = here.learner(visit.setting).predict(here.local.personal(visit), split.encoded)
         total = float(log_loss(split.label, probability).sum())
         return _reply(message, numbers={"num-examples": len(split.label), "loss-sum": total})
 
@@ -140,21 +193,29 @@ def client_app(open_site: Callable[[Context], SiteSamples]) -> ClientApp:
 
 
 def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Let no reply out of the site that its action's schema does not describe (a Flower mod)."""
+    """Let no reply out of the site that its action's schema does not describe, and no words about a patient.
+
+    (A Flower mod.) An engine would put what a site's code raises, values of patients and all, into its reply.
+    """
+    action = message.metadata.message_type
     sent = parcel(message.content).arrays
-    reply = call_next(message, context)
-    messages.check(message.metadata.message_type, parcel(reply.content), sent)
-    return reply
+    code: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    try:
+        reply = call_next(message, context)
+        messages.check(action, parcel(reply.content), sent)
+        return reply
+    except MemoryLostError as error:
+        reason, code = str(error), MEMORY_LOST
+    except (TrainingError, ReleaseError, InputError) as error:
+        reason = str(error)  # written to be read outside
+    except Exception as error:  # whatever a site's code raises must become a reply
+        log.debug("failed in '%s'", action, exc_info=True)  # stays at the site: it may show values
+        reason = f"{type(error).__name__} in '{action}'; the site's log has the details at level DEBUG"
+    return Message(Error(code, reason), reply_to=message)
 
 
-def _agreed(context: Context, name: str) -> str:
-    return str(context.state.config_records["federation"][name])
-
-
-def _remembered(context: Context, name: str) -> Arrays:
-    if name not in context.state:
-        return {}
-    return {key: value.numpy() for key, value in context.state.array_records[name].items()}
+def _arrays(entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in entry.items()}
 
 
 def _patients(samples: SiteSamples) -> int:
@@ -164,13 +225,11 @@ def _patients(samples: SiteSamples) -> int:
 def _reply(
     message: Message,
     *,
-    arrays: Arrays | None = None,
+    arrays: Mapping[str, Arrays] | None = None,
     numbers: dict[str, Any] | None = None,
     texts: dict[str, Any] | None = None,
 ) -> Message:
-    content = RecordDict()
-    if arrays is not None:
-        content["arrays"] = record(arrays)
+    content = RecordDict({key: record(entry) for key, entry in (arrays or {}).items()})
     if numbers is not None:
         content["metrics"] = MetricRecord(numbers)
     if texts is not None:

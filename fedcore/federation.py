@@ -10,73 +10,54 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
 from flwr.app import Context
-from pydantic import BaseModel, ConfigDict, Field
 
-from fedcore.client import client_app
+from fedcore.checkpoint import SITES, journal
+from fedcore.client import Desk, client_app
 from fedcore.engines import inline
-from fedcore.engines.grid import FederationError
-from fedcore.features import representation
+from fedcore.engines.grid import Dropped, FederationError
+from fedcore.engines.journal import CheckpointError
 from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Setting
-from fedcore.models import model
+from fedcore.memory import SiteMemory
+from fedcore.predictions import predictions
+from fedcore.request import FederationRequest, plan_of
 from fedcore.samples import SiteSamples
-from fedcore.server import Outcome, Plan, RoundReport, Trial, server_app
-from fedcore.strategies import strategy
+from fedcore.server import OnRound, Outcome, Plan, RoundReport, Trial, server_app
 from sites.errors import InputError
 
-PREDICTION_BLOCK = 4096
-
-
-class FederationRequest(BaseModel):
-    """What to train, with what and how.
-
-    Attributes:
-        model: a name of `fedcore.models.model.names()`.
-        strategy: a name of `fedcore.strategies.strategy.names()`: a federated strategy or an anchor.
-        rounds: rounds of each setting; None: as the model's recipe says.
-        tune: the settings to try; None: the recipe's.
-        config: hyperparameters that override the settings', for all of them.
-        seed: the cell's seed.
-        engine: where the federation runs.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    strategy: str
-    rounds: int | None = Field(default=None, ge=1)
-    tune: tuple[dict[str, int | float], ...] | None = Field(default=None, min_length=1)
-    config: dict[str, int | float] = Field(default_factory=dict)
-    seed: int = Field(default=0, ge=0)
-    engine: Literal["inline"] = "inline"
+__all__ = ["CheckpointError", "FederationError", "FederationRequest", "FederationResult", "run_federation"]
 
 
 @dataclass(frozen=True)
 class FederationResult:
     """What a federation came to.
 
-    Under the anchor `local` there is a model for each site: `by_site` holds them, `arrays` is empty, `space` None.
+    Under the anchors `local` and `external` there is a model for each site: `by_site` holds them, `arrays` is empty,
+    `space` None.
 
     Attributes:
         predictions: by site, external ones included: float64 [n], the probability of each of its samples, in their
             order. They stay with the runner. `local` predicts for each site that has a model, and for none else.
-        arrays: the model, by the arrays' names.
+        arrays: the model, by the arrays' names; under a personalised strategy, what the sites share.
         space: the features it takes.
         settings: the chosen hyperparameters.
         selection: how they were chosen, in words.
         trials: all settings tried.
-        chosen: the number of the chosen trial; None under `local`, where each site chooses.
+        chosen: the number of the chosen trial; None where each site chooses.
         rounds: all rounds run.
         skipped: sites that took no part in training, and why.
+        dropped: answers that did not count, of all trials.
+        own_start: the strategy ran through a `start` of its own, which begins anew when it is killed.
         bytes_up: payload the sites sent in all rounds of all settings, statistics included; 0 for an anchor, which
             is no federation and sends nothing.
         bytes_down: payload they got.
-        by_site: under `local`, each site's own result.
+        by_site: under `local` and `external`, each site's own training.
     """
 
     predictions: Mapping[str, np.ndarray]
@@ -88,6 +69,8 @@ class FederationResult:
     chosen: int | None
     rounds: list[RoundReport]
     skipped: Mapping[str, str]
+    dropped: list[Dropped]
+    own_start: bool
     bytes_up: int
     bytes_down: int
     by_site: "Mapping[str, FederationResult]" = field(default_factory=dict)
@@ -97,22 +80,26 @@ def run_federation(
     sites: Sequence[SiteSamples],
     request: FederationRequest,
     *,
+    folder: Path | None = None,
     on_round: Callable[[RoundReport], None] | None = None,
 ) -> FederationResult:
     """Train a model over sites and predict with it.
 
     Equal sites, request and machine give equal arrays and predictions, bit for bit; the order of `sites` does not
-    matter.
+    matter, nor does the engine, nor how often it was killed and went on.
 
     Args:
         sites: their samples, each name once; external sites are only predicted for.
         request: what to train.
+        folder: where its checkpoint is kept, patient data and all; a federation that was killed goes on from there.
+            None: it keeps none.
         on_round: hears of each round as it ends.
 
     Raises:
         FederationError: nothing could be trained; one sentence.
-        sites.errors.InputError: the model, the strategy or a hyperparameter is unknown, the model is an anchor only, or
-            the training samples leave no feature to learn from.
+        CheckpointError: the folder's checkpoint is of another federation, or a part of it is lost.
+        sites.errors.InputError: the model, the strategy or a hyperparameter is unknown, they do not go together, too
+            few sites can train, or the training samples leave no feature to learn from.
     """
     ordered = sorted(sites, key=lambda site: site.site)
     for before, after in pairwise(ordered):
@@ -121,58 +108,66 @@ def run_federation(
     training = [site for site in ordered if not site.external]
     if not training:
         raise FederationError("all sites are external; expected at least one to train on")
-    heard = on_round or (lambda _: None)
-    plan = _plan(request)
+    plan = plan_of(request)
+    if plan.faults is not None:
+        plan.faults.check([site.site for site in training], "faults", trees=plan.model.kind == "trees")
+    run = _Run(request, plan, folder, on_round or (lambda _: None))
     with _one_thread():
-        if request.strategy == "local":
-            return _local(training, plan, heard)
+        if request.strategy in ("local", "external"):
+            return _alone(run, training, ordered)
         if request.strategy == "pooled":
-            result = _train([SiteSamples.concatenate(training)], ordered, plan, heard)
+            result = _train(run, [SiteSamples.concatenate(training)], ordered)
             return replace(result, bytes_up=0, bytes_down=0)
-        return _train(training, ordered, plan, heard)
+        return _train(run, training, ordered)
 
 
-def _plan(request: FederationRequest) -> Plan:
-    spec = model.load(request.model)
-    kind = strategy.recipe(request.strategy)
-    recipe = spec.recipe(kind)
-    for setting in (request.config, *(request.tune or ())):
-        spec.refuse_unknown(kind, setting)
-    tried = recipe.settings if request.tune is None else [{**recipe.untuned, **setting} for setting in request.tune]
-    return Plan(
-        model=spec,
-        recipe=kind,
-        build=strategy.load(request.strategy),
-        settings=[{**setting, **request.config} for setting in tried],
-        rounds=request.rounds or recipe.rounds,
-        patience=recipe.patience,
-        untuned={**recipe.untuned, **request.config},
-        untuned_rounds=min(request.rounds or recipe.untuned_rounds, recipe.untuned_rounds),
-        seed=request.seed,
-    )
+@dataclass(frozen=True)
+class _Run:
+    """What all trainings of one request share."""
+
+    request: FederationRequest
+    plan: Plan
+    folder: Path | None
+    on_round: OnRound
 
 
-def _local(sites: Sequence[SiteSamples], plan: Plan, on_round: Callable[[RoundReport], None]) -> FederationResult:
+def _alone(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamples]) -> FederationResult:
+    """Each site by itself. `local` predicts with its own model, `external` with that of the largest other site."""
     results: dict[str, FederationResult] = {}
     skipped: dict[str, str] = {}
-    for samples in sites:
-        rounds = _Named(samples.site, on_round)
+    takes_over = run.request.strategy == "external"
+    for samples in training:
+        at = None if run.folder is None else run.folder / quote(samples.site, safe="")
+        named = replace(run, folder=at, on_round=_Named(samples.site, run.on_round))
         try:
-            results[samples.site] = _train([samples], [samples], plan, rounds)
+            results[samples.site] = _train(named, [samples], scored if takes_over else [samples])
         except (FederationError, InputError) as error:
             skipped[samples.site] = str(error)
     if not results:
         raise InputError(f"no site can train alone: {next(iter(skipped.values()))}")
+    sizes = {one.site: int(np.sum(one.split == "train")) for one in training if one.site in results}
+    largest = sorted(sizes, key=lambda site: (-sizes[site], site))
+    found = {}
+    for one in scored:
+        sources = [site for site in largest if site != one.site] if takes_over else [one.site]
+        if sources and sources[0] in results and one.site in results[sources[0]].predictions:
+            found[one.site] = results[sources[0]].predictions[one.site]
+    if not found:
+        raise InputError("only one site can train, and no other takes its model over; expected two at least")
     return FederationResult(
-        predictions={name: result.predictions[name] for name, result in results.items()},
+        predictions=found,
         arrays={},
         space=None,
         settings={},
-        selection="each site by itself",
+        selection="each site takes over the model that the largest other site trained alone"
+        if takes_over
+        else "each site by itself",
         trials=[replace(trial, site=name) for name, result in results.items() for trial in result.trials],
         chosen=None,
         rounds=[replace(report, site=name) for name, result in results.items() for report in result.rounds],
         skipped=skipped,
+        dropped=[],
+        own_start=False,
         bytes_up=0,
         bytes_down=0,
         by_site=results,
@@ -190,22 +185,18 @@ class _Named:
         self.on_round(replace(report, site=self.site))
 
 
-def _train(
-    training: Sequence[SiteSamples],
-    scored: Sequence[SiteSamples],
-    plan: Plan,
-    on_round: Callable[[RoundReport], None],
-) -> FederationResult:
+def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamples]) -> FederationResult:
     """A federation of `training`, in order, and its predictions for `scored`."""
-    outcomes: list[Outcome] = []
+    memories = None if run.folder is None else run.folder / SITES
+    if run.request.engine == "simulation" and len(training) > 1:
+        from fedcore.engines import simulation
 
-    def open_site(context: Context) -> SiteSamples:
-        return training[int(str(context.node_config["partition-id"]))]
-
-    inline.run(server_app(plan, outcomes.append, on_round), client_app(open_site), len(training))
-    outcome = outcomes[0]
+        remembered: Mapping[str, SiteMemory]
+        (outcome,), remembered = simulation.run(training, [run.request], run.on_round, run.folder)
+    else:
+        outcome, remembered = _in_process(run, training, memories)
     return FederationResult(
-        predictions={samples.site: _predictions(plan, outcome, samples) for samples in scored},
+        predictions={one.site: predictions(run.plan, outcome, one, remembered) for one in scored},
         arrays=outcome.arrays,
         space=outcome.space,
         settings=outcome.setting,
@@ -214,20 +205,26 @@ def _train(
         chosen=outcome.chosen,
         rounds=outcome.rounds,
         skipped=outcome.skipped,
+        dropped=outcome.dropped,
+        own_start=outcome.own_start,
         bytes_up=outcome.bytes_up,
         bytes_down=outcome.bytes_down,
     )
 
 
-def _predictions(plan: Plan, outcome: Outcome, samples: SiteSamples) -> np.ndarray:
-    """Float64 [n]: computed at the site, in blocks, and never sent."""
-    learner = plan.model.recipe(plan.recipe).learner(outcome.space.sizes, outcome.setting)
-    shown = representation.load(outcome.space.representation)
-    blocks = [np.zeros(0)]
-    for start in range(0, len(samples), PREDICTION_BLOCK):
-        block = samples.take(np.arange(start, min(start + PREDICTION_BLOCK, len(samples))))
-        blocks.append(learner.predict(outcome.arrays, shown.encode(block, outcome.space)))
-    return np.concatenate(blocks)
+def _in_process(
+    run: _Run, training: Sequence[SiteSamples], memories: Path | None
+) -> tuple[Outcome, Mapping[str, SiteMemory]]:
+    desks = [Desk(samples, SiteMemory(memories, samples.site)) for samples in training]
+    outcomes: list[Outcome] = []
+
+    def open_desk(context: Context, federation: str) -> Desk:
+        return desks[int(str(context.node_config["partition-id"]))]
+
+    with journal(run.folder, run.request, training) as answered:
+        server = server_app(run.plan, outcomes.append, run.on_round, answered)
+        inline.run(server, client_app(open_desk), len(training))
+    return outcomes[0], {desk.samples.site: desk.memory for desk in desks}
 
 
 @contextmanager

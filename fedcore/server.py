@@ -3,32 +3,43 @@
 The sites introduce themselves; their sketches are merged into one feature space, which they get back; then each
 setting of the model's recipe is trained for some rounds with the strategy, and the setting and round with the lowest
 log loss over all tuning samples is the result. The rounds are ours and not `Strategy.start`'s, which cannot be seen
-into, stopped early or resumed; what happens in a round is the strategy's.
+into, stopped early or resumed; what happens in a round is the strategy's. A strategy with a `start` of its own runs
+through that.
+
+In a round a site may fail, or send what does not count: it is left out of this round, and the round goes on while
+`min_sites` answer. With fewer the round changes nothing, and the next begins.
 """
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, MetricRecord
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
-from fedcore.engines.grid import FederationError, SiteGrid, seeded_sampling
+from fedcore.engines.grid import Dropped, FederationError, SiteGrid, Turn, seeded_sampling
+from fedcore.engines.journal import CheckpointError, Journal
 from fedcore.engines.parcels import parcel, record
+from fedcore.faults.plan import FaultPlan
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Setting
 from fedcore.models.model import ModelSpec
+from fedcore.rule import Roster
+from fedcore.strategies.strategy import StrategySpec
 from fedcore.streams import draw_seed
 from privacy.releases import sketches
 from privacy.releases.messages import TOO_FEW
 from sites.errors import InputError
 
-MIN_TUNING_PATIENTS = 20
-"""With and without the event, each: below, the tuning split chooses nothing and the recipe's defaults stand.
+MIN_TUNING_EVENTS = 20
+MIN_TUNING_PATIENTS = 300
+"""So many tuning patients with and without the event each, or so many in all, are needed to choose on: below, the
+tuning split chooses nothing and the recipe's defaults stand (docs/decisions/0005).
 
 A site tells its numbers only from ten patients on (`privacy.releases.messages`); others count as none."""
 
@@ -39,25 +50,35 @@ class Plan:
 
     Attributes:
         model: the model.
+        model_name: its name.
+        strategy: the strategy.
+        strategy_name: its name.
         recipe: `federated` or `alone`.
-        build: makes the strategy for a number of sites.
-        settings: what is tried; the first alone, for `untuned_rounds`, where tuning cannot choose.
+        settings: what is tried; `untuned` alone, for `untuned_rounds`, where tuning cannot choose.
         rounds: rounds of each setting.
         patience: see `fedcore.models.model.Recipe`.
         untuned: the setting where tuning cannot choose.
         untuned_rounds: its rounds.
         seed: the cell's seed.
+        min_sites: the fewest sites whose answers make a round.
+        fraction: the share of sites that is asked in a round.
+        faults: what goes wrong on purpose.
     """
 
     model: ModelSpec
+    model_name: str
+    strategy: StrategySpec
+    strategy_name: str
     recipe: str
-    build: Callable[[int], Strategy]
     settings: Sequence[Setting]
     rounds: int
     patience: int | None
     untuned: Setting
     untuned_rounds: int
     seed: int
+    min_sites: int = 1
+    fraction: float = 1.0
+    faults: FaultPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,7 @@ class RoundReport:
         train_loss: mean log loss over training patients, each site's as its last pass met it; None if no site has ten.
         tuning_loss: mean log loss over tuning samples of the averaged model; None where no site has enough of them.
         seconds: wall time.
+        answered: sites whose training counted; 0: too few of them, and the round changed nothing.
         site: whose model it is, where each site trains alone.
     """
 
@@ -78,6 +100,7 @@ class RoundReport:
     train_loss: float | None
     tuning_loss: float | None
     seconds: float
+    answered: int
     site: str | None = None
 
 
@@ -115,6 +138,8 @@ class Outcome:
         trials: all settings tried.
         rounds: all rounds run.
         skipped: sites that took no part, and why.
+        dropped: answers that did not count.
+        own_start: the strategy ran through a `start` of its own, which cannot be resumed.
         bytes_up: payload the sites sent.
         bytes_down: payload they got.
     """
@@ -127,53 +152,72 @@ class Outcome:
     trials: list[Trial] = field(default_factory=list)
     rounds: list[RoundReport] = field(default_factory=list)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+    own_start: bool = False
     bytes_up: int = 0
     bytes_down: int = 0
 
 
-def server_app(plan: Plan, deliver: Callable[[Outcome], None], on_round: Callable[[RoundReport], None]) -> ServerApp:
+OnRound = Callable[[RoundReport], None]
+
+
+def server_app(
+    plan: Plan, deliver: Callable[[Outcome], None], on_round: OnRound, journal: Journal | None = None
+) -> ServerApp:
     """The coordinator's app.
 
     Args:
         plan: what to train.
         deliver: gets the outcome.
         on_round: hears of each round as it ends.
+        journal: the checkpoint to go on from.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        deliver(federate(SiteGrid(grid), plan, on_round))
+        deliver(federate(grid, plan, on_round, journal))
 
     return app
 
 
-def federate(grid: SiteGrid, plan: Plan, on_round: Callable[[RoundReport], None]) -> Outcome:
+def federate(
+    inner: Grid, plan: Plan, on_round: OnRound, journal: Journal | None = None, federation: str = "0"
+) -> Outcome:
     """Run a federation from introduction to result.
 
+    Args:
+        inner: the engine's Grid.
+        plan: what to train.
+        on_round: hears of each round as it ends.
+        journal: the checkpoint to go on from.
+        federation: a name for it, where several run over one Grid.
+
     Raises:
-        FederationError: no site has enough training patients, no setting came to a model, or a site failed.
-        sites.errors.InputError: the sketches leave nothing to learn from.
+        FederationError: no setting came to a model.
+        CheckpointError: the checkpoint cannot be gone on from.
+        sites.errors.InputError: too few sites can train, or their sketches leave nothing to learn from.
     """
-    training = [site for site in grid.sites if grid.introductions[site]["train"] > 0]
-    skipped = {site: TOO_FEW for site in grid.sites if site not in training}
-    if not training:
-        raise InputError(f"no site can train ({', '.join(grid.sites)}: {TOO_FEW}); expected at least one")
-    grid.keep(training)
-    space = _agree(grid, plan)
-    patients = {
-        name: sum(grid.introductions[site][name] for site in training)
-        for name in ("tuning-events", "tuning-non-events")
-    }
-    tuned = min(patients.values()) >= MIN_TUNING_PATIENTS
+    grid = SiteGrid(inner, federation=federation, journal=journal)
+    skipped = {site: TOO_FEW for site in grid.sites if grid.introductions[site]["train"] == 0}
+    grid.keep([site for site in grid.sites if site not in skipped])
+    if not grid.sites:
+        raise InputError(f"no site can train ({', '.join(skipped)}: {TOO_FEW}); expected at least one")
+    space, failed = _agree(grid, plan)
+    skipped |= failed
+    if plan.faults is not None:
+        grid.suffers(plan.faults.draw(plan.seed, grid.sites))
+    told = {name: sum(grid.introductions[site][name] for site in grid.sites) for name in _TUNING}
+    tuned = told["tuning"] >= MIN_TUNING_PATIENTS or min(told[name] for name in _TUNING[1:]) >= MIN_TUNING_EVENTS
     if tuned:
         settings, rounds, patience = plan.settings, plan.rounds, plan.patience
         selection = f"lowest tuning log loss of {len(settings)} settings, at most {rounds} rounds each"
     else:
         settings, rounds, patience = (plan.untuned,), plan.untuned_rounds, None
         selection = (
-            f"declared defaults: sites can tell of {patients['tuning-events']} tuning patients with the event and "
-            f"{patients['tuning-non-events']} without; {MIN_TUNING_PATIENTS} of each are needed to choose"
+            f"declared defaults: sites can tell of {told['tuning']} tuning patients, {told['tuning-events']} known to "
+            f"have the event and {told['tuning-non-events']} not to; {MIN_TUNING_PATIENTS}, or {MIN_TUNING_EVENTS} of "
+            "each, are needed to choose"
         )
     reports: list[RoundReport] = []
 
@@ -183,8 +227,10 @@ def federate(grid: SiteGrid, plan: Plan, on_round: Callable[[RoundReport], None]
 
     trials: list[Trial] = []
     models: list[Arrays | None] = []
+    own_start = False
     for number, setting in enumerate(settings):
         search = _Search(grid, plan, space, number, setting)
+        own_start = search.own_start
         trial, arrays = search.run(rounds, patience, tuned, heard)
         trials.append(trial)
         models.append(arrays)
@@ -201,19 +247,34 @@ def federate(grid: SiteGrid, plan: Plan, on_round: Callable[[RoundReport], None]
         trials=trials,
         rounds=reports,
         skipped=skipped,
+        dropped=grid.dropped,
+        own_start=own_start,
         bytes_up=grid.bytes_up,
         bytes_down=grid.bytes_down,
     )
 
 
-def _agree(grid: SiteGrid, plan: Plan) -> FeatureSpace:
-    """The statistics round: sketches in, the feature space out."""
+_TUNING = ("tuning", "tuning-events", "tuning-non-events")
+
+
+def _agree(grid: SiteGrid, plan: Plan) -> tuple[FeatureSpace, dict[str, str]]:
+    """The statistics round: sketches in, the feature space out; and the sites that failed in it, with the reason."""
     chosen = representation.load(plan.model.representation)
-    answers = grid.ask("query.statistics", {"representation": plan.model.representation})
-    merged = sketches.merge([sketches.unpack(parcel(content).arrays) for content in answers.values()])
-    space = chosen.agree(merged)
-    grid.ask("query.space", {"model": plan.model.name, "recipe": plan.recipe, "space": space.to_json()})
-    return space
+    answers, failed = grid.ask("query.statistics", {"representation": plan.model.representation})
+    grid.keep(answers)
+    if not answers:
+        site, reason = next(iter(failed.items()))
+        raise FederationError(f"no site could describe its samples; {site}: {reason}")
+    space = chosen.agree(sketches.merge([sketches.unpack(parcel(content).arrays) for content in answers.values()]))
+    terms = {
+        "model": plan.model_name,
+        "recipe": plan.recipe,
+        "strategy": plan.strategy_name,
+        "space": space.to_json(),
+    }
+    agreed, refused = grid.ask("query.space", terms)
+    grid.keep(agreed)
+    return space, failed | refused
 
 
 def _best(trials: Sequence[Trial]) -> int:
@@ -231,63 +292,127 @@ class _Search:
 
     def __init__(self, grid: SiteGrid, plan: Plan, space: FeatureSpace, number: int, setting: Setting) -> None:
         self._grid = grid
-        self._seed = plan.seed
-        self._number = number
+        self._plan = plan
         self._setting = setting
-        self._strategy = plan.build(len(grid.sites))
+        required = max(plan.min_sites, plan.strategy.min_sites(setting))
+        if required > len(grid.sites):
+            raise InputError(
+                f"strategy '{plan.strategy_name}' needs {required} sites with {_shown(setting, plan)}; "
+                f"found {len(grid.sites)} that can train ({', '.join(grid.sites)})"
+            )
+        self._required = required
+        samples = sum(grid.introductions[site]["train"] for site in grid.sites)
+        roster = Roster(sites=len(grid.sites), samples=samples, min_sites=required, fraction=plan.fraction)
+        self._strategy = plan.strategy.build(roster, setting)
+        self._turn = Turn(number, plan.seed, json.dumps(dict(setting), sort_keys=True))
+        grid.begin(self._turn)
         learner = plan.model.recipe(plan.recipe).learner(space.sizes, setting)
         initial = learner.initial(draw_seed(plan.seed, "initial"))
         grid.travels(initial)
         self._arrays = record(initial)
 
-    def run(
-        self, rounds: int, patience: int | None, tuned: bool, heard: Callable[[RoundReport], None]
-    ) -> tuple[Trial, Arrays | None]:
+    @property
+    def own_start(self) -> bool:
+        """Whether the strategy has a `start` of its own."""
+        return type(self._strategy).start is not Strategy.start
+
+    def run(self, rounds: int, patience: int | None, tuned: bool, heard: OnRound) -> tuple[Trial, Arrays | None]:
         """Train; the best round's model where tuning can tell it (`tuned`), else the last round's."""
+        if self.own_start:
+            return self._through_start(rounds, heard)
         best: tuple[float | None, int, Arrays] | None = None
         number = 0
         for number in range(1, rounds + 1):
+            self._turn.round = number
             try:
                 report = self._round(number)
             except FederationError as error:
                 return Trial(self._setting, None, None, number, str(error)), None
             heard(report)
+            if report.answered == 0:
+                continue
             loss = report.tuning_loss
-            if best is None or not tuned or loss is None or best[0] is None or loss < best[0]:
+            if best is None or not tuned or (loss is not None and (best[0] is None or loss < best[0])):
                 best = (loss, number, self._grid.narrow(self._arrays))
+                self._turn.best_round = number
             elif patience is not None and number - best[1] >= patience:
                 break
         if best is None:
-            raise FederationError(f"{rounds} rounds train nothing; expected at least 1")
+            reason = f"in none of {rounds} rounds did {self._required} sites answer"
+            return Trial(self._setting, None, None, number, reason), None
         return Trial(self._setting, best[1], best[0], number), best[2]
 
     def _round(self, number: int) -> RoundReport:
         started = time.perf_counter()
         grid, strategy = self._grid, self._strategy
-        with seeded_sampling(draw_seed(self._seed, "sample", "train", number)):
-            asked = strategy.configure_train(number, self._arrays, self._config(), grid)
-        arrays, train = strategy.aggregate_train(number, grid.exchange(asked))
-        if arrays is not None:
-            self._arrays = arrays
-        with seeded_sampling(draw_seed(self._seed, "sample", "evaluate", number)):
-            asked = strategy.configure_evaluate(number, self._arrays, self._config(), grid)
-        tuning = strategy.aggregate_evaluate(number, grid.exchange(asked))
+        replies: list[Message] = []
+        if len(list(grid.get_node_ids())) >= self._required:
+            with self._the_strategys(number, "train"):
+                asked = strategy.configure_train(number, self._arrays, ConfigRecord(), grid)
+            replies = grid.exchange(asked)
+        tuning: list[Message] = []
+        if len(replies) >= self._required:
+            with self._the_strategys(number, "train"):
+                arrays, _ = strategy.aggregate_train(number, replies)
+            if arrays is not None:
+                self._arrays = arrays
+            with self._the_strategys(number, "evaluate"):
+                asked = strategy.configure_evaluate(number, self._arrays, ConfigRecord(), grid)
+            tuning = grid.exchange(asked)
+            with self._the_strategys(number, "evaluate"):
+                strategy.aggregate_evaluate(number, tuning)
+        else:
+            replies = []
         return RoundReport(
-            trial=self._number,
+            trial=self._turn.trial,
             round=number,
-            train_loss=_mean(train, "loss-weight"),
+            train_loss=_mean(replies, "loss-weight"),
             tuning_loss=_mean(tuning, "num-examples"),
             seconds=time.perf_counter() - started,
+            answered=len(replies),
         )
 
-    def _config(self) -> ConfigRecord:
-        return ConfigRecord(
-            {"trial": self._number, "seed": self._seed, "setting": json.dumps(dict(self._setting), sort_keys=True)}
-        )
+    def _through_start(self, rounds: int, heard: OnRound) -> tuple[Trial, Arrays | None]:
+        """The strategy's own `start`: its rounds are not seen, and its last model is the result."""
+        started, grid = time.perf_counter(), self._grid
+        grid.let_go()
+        try:
+            with self._the_strategys(rounds, "start"):
+                result = self._strategy.start(grid=grid, initial_arrays=self._arrays, num_rounds=rounds)
+            if not result.arrays:
+                raise FederationError(f"strategy '{self._plan.strategy_name}' came to no model in its own start")
+            self._arrays = result.arrays
+            content = RecordDict({"arrays": self._arrays, "config": ConfigRecord()})
+            replies = grid.exchange(
+                [Message(content, dst_node_id=n, message_type="evaluate") for n in grid.get_node_ids()]
+            )
+        except FederationError as error:
+            return Trial(self._setting, None, None, rounds, str(error)), None
+        loss, trial = _mean(replies, "num-examples"), self._turn.trial
+        heard(RoundReport(trial, rounds, None, loss, time.perf_counter() - started, len(replies)))
+        return Trial(self._setting, rounds, loss, rounds), grid.narrow(self._arrays)
+
+    @contextmanager
+    def _the_strategys(self, number: int, what: str) -> Iterator[None]:
+        """Strategy code: it draws from a seeded `random`, and whatever it raises ends the trial with a sentence."""
+        try:
+            with seeded_sampling(draw_seed(self._plan.seed, "sample", what, number)):
+                yield
+        except (FederationError, CheckpointError):
+            raise
+        except Exception as error:
+            raise FederationError(
+                f"strategy '{self._plan.strategy_name}' failed in round {number}: {type(error).__name__}: {error}"
+            ) from error
 
 
-def _mean(metrics: MetricRecord | None, weight: str) -> float | None:
-    """The sum of losses over its weight; None where nothing was weighed."""
-    if metrics is None or not metrics[weight]:
-        return None
-    return float(str(metrics["loss-sum"])) / float(str(metrics[weight]))
+def _shown(setting: Setting, plan: Plan) -> str:
+    own = {name: setting[name] for name in plan.strategy.options}
+    return ", ".join(f"{name} {value}" for name, value in own.items()) or "its settings"
+
+
+def _mean(replies: Sequence[Message], weight: str) -> float | None:
+    """The replies' sum of losses over their sum of weights; None where nothing was weighed."""
+    numbers = [parcel(RecordDict(dict(reply.content.metric_records))).numbers for reply in replies]
+    total = sum(float(str(one.get(weight, 0))) for one in numbers)
+    return sum(float(str(one.get("loss-sum", 0.0))) for one in numbers) / total if total else None

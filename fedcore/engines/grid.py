@@ -9,19 +9,53 @@ action; bytes are counted.
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedcore.engines.parcels import parcel, payload_bytes
+from fedcore.engines.journal import Answer, CheckpointError, Journal
+from fedcore.engines.parcels import parcel, payload_bytes, with_arrays
+from fedcore.faults.drawn import Faults
+from fedcore.faults.kinds import Lost
+from fedcore.learner import Arrays
 from privacy.releases import messages as releases
 from privacy.releases.sketches import ReleaseError
+
+TERMS = "fedward"
+"""The record of every message in which the federation says what the site is to do, whatever the strategy sends."""
+
+MEMORY_LOST = 451
+"""The code of the error of a site that does not remember what it should: nothing can go on from there."""
 
 
 class FederationError(RuntimeError):
     """A federation cannot go on: one sentence."""
+
+
+class Dropped(NamedTuple):
+    """A site whose answer did not count in a round, and why."""
+
+    trial: int
+    round: int
+    site: str
+    action: str
+    reason: str
+
+
+@dataclass
+class Turn:
+    """Where a trial stands: what the sites are told with each message."""
+
+    trial: int
+    seed: int
+    setting: str
+    round: int = 0
+    best_round: int = 0
 
 
 class SiteGrid(Grid):
@@ -29,32 +63,50 @@ class SiteGrid(Grid):
 
     Args:
         inner: the engine's Grid.
+        federation: a name for this federation, where several run over one Grid.
+        journal: answers what has been asked before.
 
     Attributes:
         bytes_down: payload sent to the sites so far (`fedcore.engines.parcels.payload_bytes`).
         bytes_up: payload of what the sites sent, before it is widened.
+        dropped: the answers that did not count.
 
     Raises:
         FederationError: two nodes give the same site name.
     """
 
-    def __init__(self, inner: Grid) -> None:
+    def __init__(self, inner: Grid, *, federation: str = "0", journal: Journal | None = None) -> None:
         self._inner = inner
+        self._federation = federation
+        self._journal: Journal | None = None
+        self._faults: Faults | None = None
         self._types: dict[str, np.dtype[np.generic]] = {}
         self._sent: dict[int, dict[str, np.ndarray]] = {}
+        self._requests: dict[int, Message] = {}
+        self._turn: Turn | None = None
+        self._counting = False
+        self._trained: dict[tuple[int, str], int] = {}
+        self._history: dict[tuple[int, str], dict[int, Arrays]] = {}
         self.bytes_down = 0
         self.bytes_up = 0
-        self._nodes: dict[str, int] = {}
+        self.dropped: list[Dropped] = []
         nodes = list(inner.get_node_ids())
+        self._names = {node: f"node {node}" for node in nodes}
         self._order = {node: place for place, node in enumerate(nodes)}
+        self._present: list[str] = []
         asked = [Message(RecordDict(), dst_node_id=node, message_type="query.site") for node in nodes]
-        replies = self.exchange(asked)
-        introduced = {str(parcel(reply.content).texts["site"]): reply for reply in replies}
+        introduced: dict[str, Message] = {}
+        for reply in self.send_and_receive(asked):
+            if reply.has_error():
+                raise FederationError(f"{self._names[reply.metadata.src_node_id]}: {reply.error.reason}")
+            introduced[str(parcel(reply.content).texts["site"])] = reply
         if len(introduced) != len(nodes):
             raise FederationError(f"{len(nodes)} nodes give {len(introduced)} site names; expected one name for each")
         self._nodes = {site: introduced[site].metadata.src_node_id for site in sorted(introduced)}
+        self._names = {node: site for site, node in self._nodes.items()}
         self._order = {node: place for place, node in enumerate(self._nodes.values())}
         self._present = list(self._nodes)
+        self._journal = journal
         self.introductions: Mapping[str, Mapping[str, int]] = {
             site: {name: int(str(count)) for name, count in parcel(introduced[site].content).numbers.items()}
             for site in self._nodes
@@ -78,28 +130,39 @@ class SiteGrid(Grid):
         """A model as the sites get it."""
         return {name: _as_type(value.numpy(), self._types[name]) for name, value in arrays.items()}
 
-    def ask(self, action: str, config: Mapping[str, str]) -> dict[str, RecordDict]:
-        """Put one query to every site that takes part; the answers by site, in order.
+    def suffers(self, faults: Faults) -> None:
+        """Let this go wrong from now on, on purpose."""
+        self._faults = faults
 
-        Raises:
-            FederationError: a site could not answer.
+    def let_go(self) -> None:
+        """Leave the rounds to the strategy: they are counted by its requests to train, and none is journaled."""
+        self._journal, self._counting = None, True
+
+    def begin(self, turn: Turn) -> None:
+        """Tell the sites of this trial from now on; who makes it raises its rounds."""
+        self._turn = turn
+
+    def ask(self, action: str, config: Mapping[str, str]) -> tuple[dict[str, RecordDict], dict[str, str]]:
+        """Put one query to every site that takes part.
+
+        Returns:
+            The answers by site, in order; and of those who failed, why.
         """
         content = RecordDict({"config": ConfigRecord(dict(config))})
         asked = [Message(content, dst_node_id=self._nodes[site], message_type=action) for site in self._present]
-        replies = self.exchange(asked)
-        return dict(zip(self._present, (reply.content for reply in replies), strict=True))
+        answers: dict[str, RecordDict] = {}
+        failed: dict[str, str] = {}
+        for reply in self.send_and_receive(asked):
+            site = self._names[reply.metadata.src_node_id]
+            if reply.has_error():
+                failed[site] = reply.error.reason or "no reason given"
+            else:
+                answers[site] = reply.content
+        return answers, failed
 
     def exchange(self, messages: Iterable[Message]) -> list[Message]:
-        """Send, wait for all, and demand that all sites answered.
-
-        Raises:
-            FederationError: a site failed.
-        """
-        replies = list(self.send_and_receive(messages))
-        for reply in replies:
-            if reply.has_error():
-                raise FederationError(f"{self._name(reply.metadata.src_node_id)}: {reply.error.reason}")
-        return replies
+        """Send, wait for all, and return the replies that count; the others are noted in `dropped`."""
+        return [reply for reply in self.send_and_receive(messages) if not reply.has_error()]
 
     def set_run(self, run: Run) -> None:
         """See `flwr.serverapp.Grid`."""
@@ -117,8 +180,9 @@ class SiteGrid(Grid):
         return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes of the sites that take part, in the order of the sites' names."""
-        return [self._nodes[site] for site in self._present]
+        """The nodes of the sites that can be reached, in the order of the sites' names."""
+        away = self._faults.absent(self._turn.round) if self._faults and self._turn else frozenset()
+        return [self._nodes[site] for site in self._present if site not in away]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """See `flwr.serverapp.Grid`."""
@@ -129,38 +193,125 @@ class SiteGrid(Grid):
         return self._incoming(self._inner.pull_messages(message_ids))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """See `flwr.serverapp.Grid`; the replies stand in site order."""
-        return self._incoming(self._inner.send_and_receive(self._outgoing(messages), timeout=timeout))
+        """See `flwr.serverapp.Grid`.
 
-    def _name(self, node: int) -> str:
-        return next((f"site {site}" for site, its in self._nodes.items() if its == node), f"node {node}")
+        The replies stand in site order; one that does not count (the site failed, or sent what may not leave it, or
+        what is no model) is an error, and is noted in `dropped`.
+
+        Raises:
+            CheckpointError: the journal is of another federation, or a site has lost its memory.
+        """
+        sent = self._outgoing(messages)
+        if not sent:
+            return []
+        action = sent[0].metadata.message_type
+        names = [self._names[message.metadata.dst_node_id] for message in sent]
+        answers = self._journal.next(action, names) if self._journal else None
+        if answers is not None:
+            replies = [_replayed(message, answer) for message, answer in zip(sent, answers, strict=True)]
+        else:
+            replies = list(self._inner.send_and_receive(sent, timeout=timeout))
+            answered = {reply.metadata.src_node_id: reply for reply in replies}
+            late = "no answer in time"
+            replies = [answered.get(m.metadata.dst_node_id) or _error(m, late) for m in sent]
+            if self._journal:
+                self._journal.append(action, [self._answer(reply) for reply in replies])
+        return self._incoming(replies)
+
+    def _answer(self, reply: Message) -> Answer:
+        site = self._names[reply.metadata.src_node_id]
+        return Answer(site, None, reply.error.reason) if reply.has_error() else Answer(site, reply.content)
+
+    def _terms(self, node: int) -> ConfigRecord:
+        turn = self._turn
+        if turn is None:
+            return ConfigRecord({"federation": self._federation})
+        return ConfigRecord(
+            {
+                "federation": self._federation,
+                "trial": turn.trial,
+                "seed": turn.seed,
+                "setting": turn.setting,
+                "round": turn.round,
+                "best-round": turn.best_round,
+                "last-round": self._trained.get((turn.trial, self._names[node]), 0),
+            }
+        )
 
     def _outgoing(self, messages: Iterable[Message]) -> list[Message]:
         sent = sorted(messages, key=lambda message: self._order[message.metadata.dst_node_id])
+        if self._counting and self._turn and sent and sent[0].metadata.message_type == "train":
+            self._turn.round += 1
         done: dict[int, tuple[RecordDict, dict[str, np.ndarray]]] = {}  # strategies send one record to all
         for message in sent:
             key = id(message.content)
             if key not in done:
                 content = _converted(message.content, self._types)
                 done[key] = content, dict(parcel(content).arrays)
-            message.content, self._sent[message.metadata.dst_node_id] = done[key]
+            node = message.metadata.dst_node_id
+            content, self._sent[node] = done[key]
+            message.content = RecordDict({**content, TERMS: self._terms(node)})
+            self._requests[node] = message
             self.bytes_down += payload_bytes(message.content)
         return sent
 
     def _incoming(self, messages: Iterable[Message]) -> list[Message]:
         replies = sorted(messages, key=lambda reply: self._order[reply.metadata.src_node_id])
         wide = {name: np.dtype(np.float64) for name, dtype in self._types.items() if dtype.kind == "f"}
-        for reply in replies:
-            if reply.has_error():
-                continue
-            sent = self._sent.get(reply.metadata.src_node_id, {})
-            try:
-                releases.check(reply.metadata.message_type, parcel(reply.content), sent)
-            except ReleaseError as error:
-                raise FederationError(f"{self._name(reply.metadata.src_node_id)}: {error}") from error
-            self.bytes_up += payload_bytes(reply.content)
-            reply.content = _converted(reply.content, wide)
-        return replies
+        return [self._counted(reply, wide) for reply in replies]
+
+    def _counted(self, reply: Message, wide: Mapping[str, np.dtype[np.generic]]) -> Message:
+        """The reply as a strategy gets it, or the error that it is."""
+        site, action = self._names[reply.metadata.src_node_id], reply.metadata.message_type
+        turn = self._turn
+        if reply.has_error():
+            if reply.error.code == MEMORY_LOST:
+                raise CheckpointError(f"site {site}: {reply.error.reason}")
+            return self._drop(reply, reply.error.reason or "no reason given")
+        if action == "train" and turn is not None:
+            self._trained[turn.trial, site] = turn.round
+        self.bytes_up += payload_bytes(reply.content)
+        sent = self._sent.get(reply.metadata.src_node_id, {})
+        if self._faults is not None and turn is not None:
+            struck = self._struck(self._faults, turn, site, action, sent, reply.content)
+            if isinstance(struck, Lost):
+                return self._drop(reply, struck.reason)
+            reply.content = struck
+        try:
+            releases.check(action, parcel(reply.content), sent)
+        except ReleaseError as error:
+            return self._drop(reply, str(error))
+        reply.content = _converted(reply.content, wide)
+        return reply
+
+    def _struck(
+        self, faults: Faults, turn: Turn, site: str, action: str, sent: Arrays, content: RecordDict
+    ) -> RecordDict | Lost:
+        """What arrives of a reply."""
+        history = self._history.setdefault((turn.trial, site), {})
+        arrays = parcel(content).arrays
+        arrives = faults.apply(site, turn.round, action, sent, arrays, history)
+        if action == "train" and faults.memory:
+            history[turn.round] = arrays
+            history.pop(turn.round - faults.memory, None)
+        return arrives if isinstance(arrives, Lost) else with_arrays(content, arrives)
+
+    def _drop(self, reply: Message, reason: str) -> Message:
+        turn, site = self._turn, self._names[reply.metadata.src_node_id]
+        if turn is not None:
+            self.dropped.append(Dropped(turn.trial, turn.round, site, reply.metadata.message_type, reason))
+        code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
+        return Message(Error(code, reason), reply_to=self._requests[reply.metadata.src_node_id])
+
+
+def _replayed(message: Message, answer: Answer) -> Message:
+    if answer.content is None:
+        return _error(message, answer.error or "no answer")
+    return Message(answer.content, reply_to=message)
+
+
+def _error(message: Message, reason: str) -> Message:
+    return Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)
 
 
 @contextmanager

@@ -5,20 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedcore.learner import TrainingError
-from privacy.releases.sketches import ReleaseError
-
 SERVER_NODE = 1
 RUN = 1
-
-log = logging.getLogger(__name__)
 
 
 class InlineGrid(Grid):
@@ -83,23 +77,14 @@ class InlineGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
     def _delivered(self, message: Message) -> Message:
-        """The site's reply to its own copy of the message, or an error that says nothing about patients."""
+        """The site's reply to its own copy of the message."""
         message.content = RecordDict(
             {
                 key: ConfigRecord(dict(entry)) if isinstance(entry, ConfigRecord) else entry
                 for key, entry in message.content.items()
             }
         )
-        node = message.metadata.dst_node_id
-        try:
-            return self._app(message, self._contexts[node])
-        except (TrainingError, ReleaseError) as error:
-            reason = str(error)  # written to be read outside
-        except Exception as error:  # whatever a site's code raises must become a reply
-            action = message.metadata.message_type
-            log.debug("node %s failed in '%s'", node, action, exc_info=True)  # stays at the site: it may show values
-            reason = f"{type(error).__name__} in '{action}'; the site's log has the details at level DEBUG"
-        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+        return self._app(message, self._contexts[message.metadata.dst_node_id])
 
 
 def run(server: ServerApp, client: ClientApp, sites: int) -> None:

@@ -23,6 +23,19 @@ def record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
 
 
+def with_arrays(content: RecordDict, arrays: Mapping[str, np.ndarray]) -> RecordDict:
+    """The content with these arrays in place of its own; they bear the names of its parcel."""
+    out, met = RecordDict(), set[str]()
+    for key, entry in content.items():
+        if isinstance(entry, ArrayRecord):
+            names = {name: f"{key}/{name}" if name in met else name for name in entry}
+            met.update(names.values())
+            out[key] = record({name: arrays[joined] for name, joined in names.items()})
+        else:
+            out[key] = entry
+    return out
+
+
 def payload_bytes(content: RecordDict) -> int:
     """Bytes of a message's content.
 

@@ -54,7 +54,7 @@ class NewtonLearner:
         penalty = torch.full((self._features + 1,), self._l2, dtype=torch.float64)
         penalty[-1] = 0.0
         w = torch.from_numpy(np.concatenate([np.ravel(arrays["weight"]), np.ravel(arrays["bias"])]).astype(np.float64))
-        objective, data_loss, z = _objective(design, y, penalty, w)
+        penalised, data_loss, z = _penalised(design, y, penalty, w)
         for _ in range(STEPS):
             p = torch.sigmoid(z)
             gradient = design.T @ (p - y) / n + penalty * w
@@ -69,14 +69,14 @@ class NewtonLearner:
             step = torch.cholesky_solve(gradient[:, None], torch.linalg.cholesky(hessian))[:, 0]
             size = 1.0
             for _ in range(HALVINGS):
-                tried = _objective(design, y, penalty, w - size * step)
-                if float(tried[0]) <= float(objective):
+                tried = _penalised(design, y, penalty, w - size * step)
+                if float(tried[0]) <= float(penalised):
                     break
                 size /= 2
             else:
                 break  # the loss is at its minimum to the last bit
             w = w - size * step
-            objective, data_loss, z = tried
+            penalised, data_loss, z = tried
         weights = w.numpy()
         return Fit({"weight": weights[None, :-1].copy(), "bias": weights[-1:].copy()}, float(data_loss))
 
@@ -87,7 +87,7 @@ class NewtonLearner:
         return torch.sigmoid(x @ weight + float(arrays["bias"][0])).numpy()
 
 
-def _objective(
+def _penalised(
     design: torch.Tensor, y: torch.Tensor, penalty: torch.Tensor, w: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The penalised loss, the loss alone, and the logits."""

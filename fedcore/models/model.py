@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedcore.learner import Learner, Setting
+from fedcore.plugin import is_plugin, named, plugin_module
 from sites.errors import InputError
 
 Sizes = Mapping[str, int]
@@ -121,13 +122,29 @@ def names() -> list[str]:
     return sorted(path.stem for path in here.parent.glob("[a-z]*.py") if path != here)
 
 
-def load(name: str) -> ModelSpec:
-    """The model of that name.
+def module(name: str) -> str:
+    """The module that holds a model: a file of this folder, or a user's own, written `module:NAME`.
 
     Raises:
         InputError: no file of that name.
     """
+    if is_plugin(name):
+        return plugin_module(name)
     if name not in names():
-        raise InputError(f"unknown model {name!r}; expected one of {', '.join(names())}")
-    model: ModelSpec = importlib.import_module(f"fedcore.models.{name}").MODEL
+        raise InputError(f"unknown model {name!r}; expected one of {', '.join(names())}, or module:NAME")
+    return f"fedcore.models.{name}"
+
+
+def load(name: str) -> ModelSpec:
+    """The model of that name.
+
+    Raises:
+        InputError: no file of that name, or what `module:NAME` names is no model.
+    """
+    if is_plugin(name):
+        found = named(name, "model")
+        if not isinstance(found, ModelSpec):
+            raise InputError(f"{name} is a {type(found).__name__}; expected a fedcore.models.model.ModelSpec")
+        return found
+    model: ModelSpec = importlib.import_module(module(name)).MODEL
     return model

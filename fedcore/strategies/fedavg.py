@@ -1,19 +1,25 @@
-"""FedAvg, Flower's own: the average of the sites' models, weighted by their numbers of training samples.
+"""FedAvg, Flower's own: the average of the sites' models, weighted by their numbers of training samples."""
 
-McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, 2017.
-"""
+from typing import TYPE_CHECKING
 
-from flwr.serverapp.strategy import FedAvg, Strategy
+from fedcore.learner import Setting
+from fedcore.rule import Roster
+from fedcore.strategies.strategy import StrategySpec
 
-from fedcore.strategies.strategy import sums
+if TYPE_CHECKING:
+    from flwr.serverapp.strategy import Strategy
 
 
-def build(sites: int) -> Strategy:
-    """FedAvg over all sites; `min_*_nodes` follow them, since the default of 2 waits for ever for one."""
-    return FedAvg(
-        min_train_nodes=sites,
-        min_evaluate_nodes=sites,
-        min_available_nodes=sites,
-        train_metrics_aggr_fn=sums,
-        evaluate_metrics_aggr_fn=sums,
-    )
+def build(roster: Roster, setting: Setting) -> "Strategy":
+    """FedAvg over the roster."""
+    from flwr.serverapp.strategy import FedAvg
+
+    return FedAvg(**roster.flower())
+
+
+STRATEGY = StrategySpec(
+    build=build,
+    title="FedAvg",
+    paper="McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, 2017",
+    when="as the first thing to try",
+)

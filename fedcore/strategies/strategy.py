@@ -1,19 +1,25 @@
 """Strategies by name: what `fedcore.federation` trains with.
 
-A federated strategy is a file of this folder that defines `build(sites) -> flwr.serverapp.strategy.Strategy`; beside
-them stand two anchors, which are no federations. An anchor is trained as a federation of one, whose average is its only
-model.
+A federated strategy is a file of this folder that defines `STRATEGY`, a `StrategySpec`; or anything a user names as
+`module:NAME`: a `StrategySpec`, or a Flower strategy's class, unchanged. Beside them stand the anchors, which are no
+federations: each is trained as a federation of one, whose average is its only model.
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+from fedcore.learner import Setting
+from fedcore.local import Local, Plain
+from fedcore.models.model import ModelSpec, Range
+from fedcore.plugin import is_plugin, named, plugin_module
+from fedcore.rule import Averaging, Roster, ruled
 from sites.errors import InputError
 
 if TYPE_CHECKING:
-    from flwr.app import MetricRecord, RecordDict
     from flwr.serverapp.strategy import Strategy
 
 FOLDER = Path(__file__).parent
@@ -21,23 +27,67 @@ FOLDER = Path(__file__).parent
 ANCHORS: Mapping[str, str] = {
     "local": "Anchor: each site alone with its own data, what a hospital has without a federation.",
     "pooled": "Anchor: the data brought together, which no federation may do: the upper reference.",
+    "external": "Anchor: each site takes over the model that the largest other site trained alone.",
 }
+
+Build = Callable[[Roster, Setting], "Strategy"]
+Needs = Literal["network", "trees", "head", "norms", "embedding"]
+
+
+@dataclass(frozen=True)
+class StrategySpec:
+    """A strategy.
+
+    Attributes:
+        build: makes the server's half for a roster and a setting.
+        title: what it is called in the literature.
+        paper: authors, title, year.
+        when: when one would choose it, one clause.
+        local: the sites' half.
+        options: its own hyperparameters with their declared defaults; they stand in one setting with the model's.
+        ranges: what a suite's `tune` block draws them from.
+        min_sites: the fewest sites its paper allows, for a setting.
+        needs: what a model must have: be a `network` or `trees`; have a `head`, `norms` or an `embedding`.
+    """
+
+    build: Build
+    title: str
+    paper: str
+    when: str
+    local: Local = field(default_factory=Plain)
+    options: Setting = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    min_sites: Callable[[Setting], int] = lambda _setting: 1
+    needs: Needs = "network"
+
+    def lacks(self, model: ModelSpec) -> str | None:
+        """What the model lacks to be trained with this strategy, if anything."""
+        if self.needs == "trees" or model.kind == "trees":
+            return None if self.needs == model.kind else f"a {self.needs} model" if self.needs != "trees" else "trees"
+        has = {"network": True, "head": bool(model.head), "norms": bool(model.norms), "embedding": model.embeds}
+        wanted = {"head": "a head of its own", "norms": "batch normalisation", "embedding": "an embedding"}
+        return None if has[self.needs] else wanted[self.needs]
+
+
+ALONE = StrategySpec(
+    build=ruled(lambda _roster, _setting: Averaging()),
+    title="No federation",
+    paper="",
+    when="as the reference",
+    needs="network",
+)
 
 
 def federated() -> list[str]:
-    """The federated strategies, sorted; loads none of them.
-
-    >>> federated()
-    ['fedavg']
-    """
+    """The federated strategies that come with FedWard, sorted; loads none of them."""
     return sorted(path.stem for path in FOLDER.glob("[a-z]*.py") if path != Path(__file__))
 
 
 def names() -> list[str]:
     """The anchors, then the federated strategies.
 
-    >>> names()
-    ['local', 'pooled', 'fedavg']
+    >>> names()[:3], "fedavg" in names()
+    (['local', 'pooled', 'external'], True)
     """
     return [*ANCHORS, *federated()]
 
@@ -52,39 +102,78 @@ def recipe(name: str) -> str:
 
 
 def module(name: str) -> str:
-    """The module that builds what trains under this name.
+    """The module that holds what trains under this name.
 
     Raises:
         InputError: there is no strategy of that name.
 
-    >>> module("pooled")
-    'fedcore.strategies.fedavg'
+    >>> module("fedavg"), module("mylab.strategies:Mine")
+    ('fedcore.strategies.fedavg', 'mylab.strategies')
     """
+    if is_plugin(name):
+        return plugin_module(name)
     if name not in names():
-        raise InputError(f"unknown strategy {name!r}; expected one of {', '.join(names())}")
-    return f"fedcore.strategies.{'fedavg' if name in ANCHORS else name}"
+        raise InputError(f"unknown strategy {name!r}; expected one of {', '.join(names())}, or module:NAME")
+    return "fedcore.strategies.strategy" if name in ANCHORS else f"fedcore.strategies.{name}"
 
 
-def load(name: str) -> "Callable[[int], Strategy]":
-    """What builds the strategy of that name for a number of sites.
+def load(name: str) -> StrategySpec:
+    """The strategy of that name.
 
     Raises:
-        InputError: there is no strategy of that name.
+        InputError: there is none, or what `module:NAME` names is no strategy.
     """
-    build: Callable[[int], Strategy] = importlib.import_module(module(name)).build
-    return build
+    if is_plugin(name):
+        return _of_a_user(name, named(name, "strategy"))
+    found = importlib.import_module(module(name))
+    spec: StrategySpec = ALONE if name in ANCHORS else found.STRATEGY
+    return spec
 
 
-def sums(contents: "Sequence[RecordDict]", weighted_by_key: str) -> "MetricRecord":
-    """Add the sites' numbers name by name: sums and their weights are what sites send, and adding them is exact.
+def check(model_name: str, model: ModelSpec, name: str) -> None:
+    """See that a model and a strategy go together.
 
-    (Flower would average each number by `weighted_by_key`, which is right for few of them.)
+    Raises:
+        InputError: they do not; says what is lacking.
     """
-    from flwr.app import MetricRecord
+    if name in ANCHORS:
+        return
+    lacking = load(name).lacks(model)
+    if lacking is not None:
+        raise InputError(f"strategy '{name}' needs {lacking}, which model '{model_name}' is not or has not")
 
-    total: dict[str, float] = {}
-    for content in contents:
-        for entries in content.metric_records.values():
-            for name, value in entries.items():
-                total[name] = total.get(name, 0.0) + float(value)  # type: ignore[arg-type]
-    return MetricRecord(dict(total))
+
+def _of_a_user(name: str, found: Any) -> StrategySpec:
+    if isinstance(found, StrategySpec):
+        return found
+    from flwr.serverapp.strategy import Strategy
+
+    if not (inspect.isclass(found) and issubclass(found, Strategy)):
+        kind = getattr(found, "__name__", type(found).__name__)
+        raise InputError(
+            f"{name} is {kind}; expected a class that extends flwr.serverapp.strategy.Strategy, or a StrategySpec"
+        )
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise InputError(f"{name} lacks {lacking}; a Flower strategy defines them")
+
+    def build(roster: Roster, setting: Setting) -> Strategy:
+        return flower(found, roster)
+
+    documented = (inspect.getdoc(found) or "").partition("\n")[0]
+    return StrategySpec(build=build, title=name, paper=documented, when="its author says so")
+
+
+def flower(kind: "type[Strategy]", roster: Roster, **options: Any) -> "Strategy":
+    """A Flower strategy with the roster's numbers, as far as its constructor takes them.
+
+    Raises:
+        InputError: its constructor wants more than it is given, or refuses it.
+    """
+    parameters = inspect.signature(kind).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    given = {key: value for key, value in roster.flower().items() if takes_all or key in parameters}
+    try:
+        return kind(**given, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{kind.__name__} cannot be made: {error}") from error

@@ -61,18 +61,18 @@ class Schema:
 SCHEMAS: Mapping[str, Schema] = {
     # which hospital this is, how much it would weigh, and whether its tuning split can help to choose
     "query.site": Schema(
-        released_counts=frozenset({"train", "tuning-events", "tuning-non-events"}),
+        released_counts=frozenset({"train", "tuning", "tuning-events", "tuning-non-events"}),
         texts=frozenset({"site"}),
     ),
     # the training samples, as sketches
     "query.statistics": Schema(arrays="sketches"),
     # the site has taken the agreed features
     "query.space": Schema(),
-    # the trained model, its weight, and the loss over so many patients
+    # the trained model, its weight, the optimiser steps, and the loss over so many patients
     "train": Schema(
         arrays="model",
         released_counts=frozenset({"num-examples", "loss-weight"}),
-        sums=frozenset({"loss-sum"}),
+        sums=frozenset({"loss-sum", "steps"}),
     ),
     # the loss over the tuning split
     "evaluate": Schema(released_counts=frozenset({"num-examples"}), sums=frozenset({"loss-sum"})),
@@ -149,6 +149,10 @@ def _model(action: str, arrays: Mapping[str, np.ndarray], sent: Mapping[str, np.
             raise ReleaseError(
                 f"'{action}' would send the array '{name}' as {array.dtype} {array.shape}; expected {asked.dtype} "
                 f"{asked.shape}, as it was sent"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ReleaseError(
+                f"'{action}' would send the array '{name}' with NaN or infinity; expected finite numbers"
             )
 
 

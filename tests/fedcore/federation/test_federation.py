@@ -60,7 +60,7 @@ def test_federated_logistic_regression_comes_close_to_pooled(sites: list[SiteSam
 
 
 def test_pooled_is_scikit_learns_optimum_on_the_rows_brought_together(sites: list[SiteSamples]) -> None:
-    result = _run(sites, "logistic", "pooled", tune=[{"l2": 0.02}])
+    result = _run(sites, "logistic", "pooled", settings=[{"l2": 0.02}])
     x = np.concatenate([s.raw["x"][s.split == "train"] for s in sites[:3]])
     y = np.concatenate([s.label[s.split == "train"] for s in sites[:3]])
     x = ((x - x.mean(0)) / x.std(0)).astype(np.float32).astype(np.float64)
@@ -82,7 +82,7 @@ def test_local_gives_each_site_its_own_model_and_none_to_external_ones(sites: li
     result = _run(sites, "logistic", "local")
     assert sorted(result.predictions) == sorted(result.by_site) == ["alpha", "beta", "gamma"]
     for site in sites[:3]:
-        own = _run([site], "logistic", "pooled", tune=[dict(result.by_site[site.site].settings)])
+        own = _run([site], "logistic", "pooled", settings=[dict(result.by_site[site.site].settings)])
         np.testing.assert_array_equal(result.predictions[site.site], own.predictions[site.site])
     assert {trial.site for trial in result.trials} == {report.site for report in result.rounds} == set(result.by_site)
     assert (result.bytes_up, result.bytes_down) == (0, 0)
@@ -125,7 +125,7 @@ def test_the_best_setting_and_round_on_tuning_is_the_result_and_all_trials_are_k
         model="logistic",
         strategy="fedavg",
         rounds=4,
-        tune=({"step_size": 1e-5}, {"step_size": 0.1}, {"step_size": 1e-4}),
+        settings=({"step_size": 1e-5}, {"step_size": 0.1}, {"step_size": 1e-4}),
     )
     result = run_federation(sites, request, on_round=heard.append)
     assert [trial.setting["step_size"] for trial in result.trials] == [1e-5, 0.1, 1e-4]
@@ -151,7 +151,7 @@ def test_too_few_tuning_patients_fall_back_to_the_declared_defaults(make_hospita
 
 
 def test_a_setting_that_diverges_is_kept_as_a_failed_trial(sites: list[SiteSamples]) -> None:
-    result = _run(sites, "logistic", "fedavg", rounds=2, tune=[{"step_size": 1e30, "l2": 1e20}, {"step_size": 0.01}])
+    result = _run(sites, "logistic", "fedavg", rounds=2, settings=[{"step_size": 1e30, "l2": 1e20}, {"step_size": 0.01}])
     assert "the training loss is not a number with step_size 1e+30" in str(result.trials[0].error)
     assert result.settings["step_size"] == 0.01
 
@@ -160,7 +160,7 @@ def test_all_settings_diverging_is_a_sentence(sites: list[SiteSamples]) -> None:
     with pytest.raises(
         FederationError, match="none of 1 settings came to a model: site alpha: the training loss is not"
     ):
-        _run(sites, "logistic", "fedavg", rounds=2, tune=[{"step_size": 1e30, "l2": 1e20}])
+        _run(sites, "logistic", "fedavg", rounds=2, settings=[{"step_size": 1e30, "l2": 1e20}])
 
 
 def _relabelled(site: SiteSamples, label: bool) -> SiteSamples:

@@ -1,0 +1,187 @@
+"""Flower's own simulation engine: the sites' app runs in Ray's actors, the coordinator's in a thread of one process.
+
+That process is one of its own, since Flower's simulation claims a Ray for itself, and shuts it down when it ends. The
+sites' samples are spooled to disk, since Flower unpickles the app, and what it closes over, for every message.
+"""
+
+import multiprocessing
+import os
+import pickle
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedcore.checkpoint import SITES, journal
+from fedcore.client import Desk, client_app
+from fedcore.engines.grid import FederationError
+from fedcore.environment import CLOSED_PROXY, SETTINGS
+from fedcore.memory import SiteMemory
+from fedcore.request import FederationRequest, plan_of
+from fedcore.samples import SiteSamples
+from fedcore.server import OnRound, Outcome, federate
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """Opens a site's desk in whichever process a message reaches.
+
+    Attributes:
+        folder: where the samples lie, one file a site, numbered as Flower numbers its nodes.
+        memories: where the sites remember, for each federation.
+    """
+
+    folder: Path
+    memories: tuple[Path, ...]
+
+    def __call__(self, context: Context, federation: str) -> Desk:
+        """See `fedcore.client.client_app`."""
+        torch.set_num_threads(1)
+        return _desk(
+            self.folder, int(str(context.node_config["partition-id"])), self.memories[int(federation)], federation
+        )
+
+
+@cache
+def _samples(folder: Path, partition: int) -> SiteSamples:
+    with (folder / f"{partition}.pickle").open("rb") as file:
+        samples: SiteSamples = pickle.load(file)  # noqa: S301 - written by `run`, in a folder of its own
+    return samples
+
+
+@cache
+def _desk(folder: Path, partition: int, memories: Path, federation: str) -> Desk:
+    samples = _samples(folder, partition)
+    return Desk(samples, SiteMemory(memories, samples.site))
+
+
+def run(
+    training: Sequence[SiteSamples],
+    requests: Sequence[FederationRequest],
+    on_round: OnRound,
+    folder: Path | None = None,
+    *,
+    cores: int | None = None,
+) -> tuple[list[Outcome], dict[str, SiteMemory]]:
+    """Run federations of the same sites, one after another, in one simulation.
+
+    Args:
+        training: the sites' samples.
+        requests: what is asked; no anchors.
+        on_round: hears of each round as it ends.
+        folder: where the checkpoint of the only request is kept.
+        cores: how many sites train at a time; default: one a core.
+
+    Returns:
+        The outcomes, and what each site remembers of the last federation.
+
+    Raises:
+        FederationError: the engine failed; whatever a federation raises is raised here.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedward-") as name:
+        spool = Path(name)
+        for partition, samples in enumerate(training):
+            with (spool / f"{partition}.pickle").open("wb") as file:
+                pickle.dump(samples, file, protocol=pickle.HIGHEST_PROTOCOL)
+        kept = [folder] if folder is not None else [spool / f"federation-{n}" for n in range(len(requests))]
+        outcomes = _apart(_Job(spool, tuple(kept), tuple(requests), len(training), cores or _cores()), on_round)
+        memories = {one.site: SiteMemory(kept[-1] / SITES, one.site).detached() for one in training}
+    return outcomes, memories
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class _Job:
+    spool: Path
+    folders: tuple[Path, ...]
+    requests: tuple[FederationRequest, ...]
+    sites: int
+    cores: int
+
+
+def _apart(job: _Job, on_round: OnRound) -> list[Outcome]:
+    """Run the job in a process of its own and pass on what it says."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    before = dict(os.environ)
+    os.environ.update({**SETTINGS, **CLOSED_PROXY})
+    try:
+        process = context.Process(target=_simulate, args=(theirs, job), daemon=False)
+        process.start()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    theirs.close()
+    outcomes: list[Outcome] = []
+    try:
+        while True:
+            try:
+                kind, what = ours.recv()
+            except EOFError:
+                break
+            if kind == "round":
+                on_round(what)
+            elif kind == "outcome":
+                outcomes.append(what)
+            else:
+                raise what
+    finally:
+        ours.close()
+        process.join(timeout=30 if len(outcomes) == len(job.requests) else 1)
+        if process.is_alive():
+            process.terminate()
+            process.join(timeout=10)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    if len(outcomes) < len(job.requests):
+        raise FederationError(
+            f"Flower's simulation engine ended with code {process.exitcode} before the federation did"
+        )
+    return outcomes
+
+
+def _simulate(connection: Connection, job: _Job) -> None:
+    """In the process apart: all federations over one Grid."""
+    from flwr.simulation import run_simulation
+
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        torch.set_num_threads(1)
+        try:
+            for number, (request, folder) in enumerate(zip(job.requests, job.folders, strict=True)):
+                training = [_samples(job.spool, partition) for partition in range(job.sites)]
+                with journal(folder, request, training) as answered:
+                    outcome = federate(
+                        grid, plan_of(request), lambda report: connection.send(("round", report)), answered, str(number)
+                    )
+                connection.send(("outcome", outcome))
+        except Exception as error:
+            connection.send(("error", error))
+
+    sites = client_app(Spooled(job.spool, tuple(folder / SITES for folder in job.folders)))
+    init: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": job.cores,
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+    }
+    run_simulation(
+        server_app=server,
+        client_app=sites,
+        num_supernodes=job.sites,
+        backend_config={"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+    )

@@ -1,0 +1,128 @@
+"""What a site remembers of a federation, from round to round: its own model, control variates, an optimiser.
+
+It never leaves the site. On disk it outlives the site's process: each round's memory is a file of its own, and a round
+that is done again, because the server was killed in it, finds what there was before that round.
+"""
+
+import json
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from fedcore.learner import Arrays
+
+AGREED = "agreed.json"
+
+
+class MemoryLostError(RuntimeError):
+    """A site does not remember a round that it took part in: one sentence."""
+
+
+class SiteMemory:
+    """One site's memory of one federation.
+
+    Args:
+        folder: where the federation's sites remember; None: in this process only.
+        site: the site's name.
+    """
+
+    def __init__(self, folder: Path | None, site: str) -> None:
+        self._folder = None if folder is None else folder / quote(site, safe="")
+        self._agreed: dict[str, str] = {}
+        self._versions: dict[tuple[int, int], Mapping[str, Arrays]] = {}
+
+    def detached(self) -> "SiteMemory":
+        """A copy in this process, which outlives the folder."""
+        copy = SiteMemory(None, "")
+        copy._agreed = dict(self.agreed)
+        trials = {int(path.stem.partition("-")[0]) for path in self._folder.glob("*-*.npz")} if self._folder else set()
+        for trial in trials:
+            copy._versions |= {(trial, number): self._load(trial, number) for number in self._rounds(trial)}
+        return copy
+
+    def agree(self, terms: Mapping[str, str]) -> None:
+        """Remember what the sites agreed on."""
+        self._agreed = dict(terms)
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _whole(self._folder / AGREED, json.dumps(self._agreed).encode())
+
+    @property
+    def agreed(self) -> Mapping[str, str]:
+        """What the sites agreed on; empty before they did."""
+        if not self._agreed and self._folder is not None and (self._folder / AGREED).is_file():
+            self._agreed = json.loads((self._folder / AGREED).read_bytes())
+        return self._agreed
+
+    def read(self, trial: int, until: int, *, exactly: bool = False) -> MutableMapping[str, Arrays]:
+        """What was remembered after the newest round up to `until`; empty if there was none.
+
+        Args:
+            trial: of the federation.
+            until: a round; 0: before the first.
+            exactly: the site took part in this very round, and has to remember it.
+
+        Raises:
+            MemoryLostError: it does not.
+        """
+        rounds = [number for number in self._rounds(trial) if number <= until]
+        newest = max(rounds, default=0)
+        if exactly and newest != until:
+            raise MemoryLostError(
+                f"what the site remembered of round {until} is lost; delete the federation's checkpoint to start anew"
+            )
+        return dict(self._load(trial, newest)) if rounds else {}
+
+    def write(self, trial: int, number: int, parts: Mapping[str, Arrays], best: int) -> None:
+        """Remember `parts` as of round `number`, and forget what neither it nor the best round needs."""
+        rounds = [n for n in self._rounds(trial) if n != number]
+        needed = {max([n for n in rounds if n < number], default=0), max([n for n in rounds if n <= best], default=0)}
+        self._store(trial, number, parts)
+        for old in rounds:
+            if old not in needed:
+                self._forget(trial, old)
+
+    def _rounds(self, trial: int) -> list[int]:
+        if self._folder is None:
+            return [number for of, number in self._versions if of == trial]
+        return [int(path.stem.partition("-")[2]) for path in self._folder.glob(f"{trial}-*.npz")]
+
+    def _path(self, trial: int, number: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{trial}-{number}.npz"
+
+    def _load(self, trial: int, number: int) -> Mapping[str, Arrays]:
+        if self._folder is None:
+            return self._versions[trial, number]
+        parts: dict[str, dict[str, np.ndarray]] = {}
+        with np.load(self._path(trial, number), allow_pickle=False) as stored:
+            for key in stored.files:
+                part, _, name = key.partition("/")
+                parts.setdefault(part, {})[name] = stored[key]
+        return parts
+
+    def _store(self, trial: int, number: int, parts: Mapping[str, Arrays]) -> None:
+        if self._folder is None:
+            self._versions[trial, number] = {part: dict(arrays) for part, arrays in parts.items()}
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(trial, number)
+        making = path.with_name(f".{path.name}")
+        with making.open("wb") as file:
+            named = {f"{part}/{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
+            np.savez(file, **named)  # type: ignore[arg-type]
+        making.replace(path)
+
+    def _forget(self, trial: int, number: int) -> None:
+        if self._folder is None:
+            del self._versions[trial, number]
+        else:
+            self._path(trial, number).unlink(missing_ok=True)
+
+
+def _whole(path: Path, content: bytes) -> None:
+    making = path.with_name(f".{path.name}")
+    making.write_bytes(content)
+    making.replace(path)

@@ -1,0 +1,59 @@
+"""What a site's chosen model says of its samples: computed at the site, and never sent."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedcore.features import representation
+from fedcore.learner import Arrays, Learner, Setting
+from fedcore.local import Split, Visit
+from fedcore.memory import SiteMemory
+from fedcore.samples import SiteSamples
+from fedcore.server import Outcome, Plan
+
+BLOCK = 4096
+
+
+def predictions(plan: Plan, outcome: Outcome, samples: SiteSamples, memories: Mapping[str, SiteMemory]) -> np.ndarray:
+    """Float64 [n]: the probability of each sample, in their order.
+
+    Args:
+        plan: what was trained.
+        outcome: what it came to.
+        samples: of any site; one that took no part in the training predicts with what the sites share.
+        memories: of the sites that took part.
+    """
+    shown = representation.load(outcome.space.representation)
+
+    def make(setting: Setting) -> Learner:
+        return plan.model.recipe(plan.recipe).learner(outcome.space.sizes, setting)
+
+    def training_split() -> Split:
+        chosen = samples.in_split("train")
+        return Split(shown.encode(chosen, outcome.space), chosen.label, len(np.unique(chosen.patient_id)))
+
+    arrays: Arrays = outcome.arrays
+    memory = memories.get(samples.site)
+    if memory is not None and memory.agreed:
+        best = outcome.trials[outcome.chosen].best_round or 0
+        arrays = plan.strategy.local.personal(
+            Visit(
+                site=samples.site,
+                round=best,
+                cell_seed=plan.seed,
+                arrays=outcome.arrays,
+                beside={},
+                config={},
+                setting=outcome.setting,
+                model=plan.model,
+                make=make,
+                open_split=training_split,
+                memory=memory.read(outcome.chosen, best),
+            )
+        )
+    learner = make(outcome.setting)
+    blocks = [np.zeros(0)]
+    for start in range(0, len(samples), BLOCK):
+        block = samples.take(np.arange(start, min(start + BLOCK, len(samples))))
+        blocks.append(learner.predict(arrays, shown.encode(block, outcome.space)))
+    return np.concatenate(blocks)
