@@ -90,8 +90,10 @@ class RoundReport:
         round: from 1.
         train_loss: mean log loss over training patients, each site's as its last pass met it; None if no site has ten.
         tuning_loss: mean log loss over tuning samples of the averaged model; None where no site has enough of them.
+            A site that does not answer counts with what it said last: who is away must not decide which round is best.
         seconds: wall time.
         answered: sites whose training counted; 0: too few of them, and the round changed nothing.
+        waited_s: simulated seconds that the coordinator waited for slow sites (`fedcore.faults`).
         site: whose model it is, where each site trains alone.
     """
 
@@ -101,6 +103,7 @@ class RoundReport:
     tuning_loss: float | None
     seconds: float
     answered: int
+    waited_s: float = 0.0
     site: str | None = None
 
 
@@ -310,6 +313,7 @@ class _Search:
         initial = learner.initial(draw_seed(plan.seed, "initial"))
         grid.travels(initial)
         self._arrays = record(initial)
+        self._told: dict[int, Message] = {}
 
     @property
     def own_start(self) -> bool:
@@ -346,10 +350,16 @@ class _Search:
         started = time.perf_counter()
         grid, strategy = self._grid, self._strategy
         replies: list[Message] = []
+        waited = 0.0
         if len(list(grid.get_node_ids())) >= self._required:
             with self._the_strategys(number, "train"):
-                asked = strategy.configure_train(number, self._arrays, ConfigRecord(), grid)
+                asked = list(strategy.configure_train(number, self._arrays, ConfigRecord(), grid))
+            waited += grid.waited(asked)
             replies = grid.exchange(asked)
+            failed = grid.failed_by_themselves
+            if asked and len(failed) == len(asked):
+                site, reason = next(iter(failed.items()))
+                raise FederationError(f"every site failed in round {number}; {site}: {reason}")
         tuning: list[Message] = []
         if len(replies) >= self._required:
             with self._the_strategys(number, "train"):
@@ -357,7 +367,8 @@ class _Search:
             if arrays is not None:
                 self._arrays = arrays
             with self._the_strategys(number, "evaluate"):
-                asked = strategy.configure_evaluate(number, self._arrays, ConfigRecord(), grid)
+                asked = list(strategy.configure_evaluate(number, self._arrays, ConfigRecord(), grid))
+            waited += grid.waited(asked)
             tuning = grid.exchange(asked)
             with self._the_strategys(number, "evaluate"):
                 strategy.aggregate_evaluate(number, tuning)
@@ -367,10 +378,17 @@ class _Search:
             trial=self._turn.trial,
             round=number,
             train_loss=_mean(replies, "loss-weight"),
-            tuning_loss=_mean(tuning, "num-examples"),
+            tuning_loss=self._tuning_loss(tuning),
             seconds=time.perf_counter() - started,
             answered=len(replies),
+            waited_s=waited,
         )
+
+    def _tuning_loss(self, replies: Sequence[Message]) -> float | None:
+        """The loss over all tuning samples that the sites told of last."""
+        for reply in replies:
+            self._told[reply.metadata.src_node_id] = reply
+        return _mean([self._told[node] for node in sorted(self._told, key=self._grid.place)], "num-examples")
 
     def _through_start(self, rounds: int, heard: OnRound) -> tuple[Trial, Arrays | None]:
         """The strategy's own `start`: its rounds are not seen, and its last model is the result."""

@@ -70,6 +70,8 @@ class SiteGrid(Grid):
         bytes_down: payload sent to the sites so far (`fedcore.engines.parcels.payload_bytes`).
         bytes_up: payload of what the sites sent, before it is widened.
         dropped: the answers that did not count.
+        failed_by_themselves: the sites that answered the last request with an error, and which; not those whom a fault
+            befell on purpose.
 
     Raises:
         FederationError: two nodes give the same site name.
@@ -86,10 +88,12 @@ class SiteGrid(Grid):
         self._turn: Turn | None = None
         self._counting = False
         self._trained: dict[tuple[int, str], int] = {}
+        self._absent: dict[int, frozenset[str]] = {}
         self._history: dict[tuple[int, str], dict[int, Arrays]] = {}
         self.bytes_down = 0
         self.bytes_up = 0
         self.dropped: list[Dropped] = []
+        self.failed_by_themselves: dict[str, str] = {}
         nodes = list(inner.get_node_ids())
         self._names = {node: f"node {node}" for node in nodes}
         self._order = {node: place for place, node in enumerate(nodes)}
@@ -116,6 +120,10 @@ class SiteGrid(Grid):
     def sites(self) -> list[str]:
         """The sites that take part, in order."""
         return list(self._present)
+
+    def place(self, node: int) -> int:
+        """Where a node stands in the order of the sites' names."""
+        return self._order[node]
 
     def keep(self, sites: Iterable[str]) -> None:
         """Let only these sites take part from now on."""
@@ -181,8 +189,17 @@ class SiteGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes of the sites that can be reached, in the order of the sites' names."""
-        away = self._faults.absent(self._turn.round) if self._faults and self._turn else frozenset()
+        away = self._away()
         return [self._nodes[site] for site in self._present if site not in away]
+
+    def _away(self) -> frozenset[str]:
+        """Who cannot be reached in this round."""
+        if self._faults is None or self._turn is None:
+            return frozenset()
+        number = self._turn.round
+        if number not in self._absent:
+            self._absent = {number: self._faults.absent(number)}
+        return self._absent[number]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """See `flwr.serverapp.Grid`."""
@@ -201,7 +218,7 @@ class SiteGrid(Grid):
         Raises:
             CheckpointError: the journal is of another federation, or a site has lost its memory.
         """
-        sent = self._outgoing(messages)
+        sent = [message for message in self._outgoing(messages) if self._reachable(message)]
         if not sent:
             return []
         action = sent[0].metadata.message_type
@@ -217,6 +234,20 @@ class SiteGrid(Grid):
             if self._journal:
                 self._journal.append(action, [self._answer(reply) for reply in replies])
         return self._incoming(replies)
+
+    def _reachable(self, message: Message) -> bool:
+        """Whether a message is delivered; a strategy that does not look who is there may ask who is away."""
+        site = self._names[message.metadata.dst_node_id]
+        if site not in self._away():
+            return True
+        self._note(site, message.metadata.message_type, "cannot be reached")
+        return False
+
+    def waited(self, messages: Iterable[Message]) -> float:
+        """The simulated seconds that the coordinator waits for the slowest of those it asks in this round."""
+        if self._faults is None or self._turn is None:
+            return 0.0
+        return self._faults.wait([self._names[m.metadata.dst_node_id] for m in messages], self._turn.round)
 
     def _answer(self, reply: Message) -> Answer:
         site = self._names[reply.metadata.src_node_id]
@@ -258,6 +289,11 @@ class SiteGrid(Grid):
     def _incoming(self, messages: Iterable[Message]) -> list[Message]:
         replies = sorted(messages, key=lambda reply: self._order[reply.metadata.src_node_id])
         wide = {name: np.dtype(np.float64) for name, dtype in self._types.items() if dtype.kind == "f"}
+        self.failed_by_themselves = {
+            self._names[reply.metadata.src_node_id]: reply.error.reason or "no reason given"
+            for reply in replies
+            if reply.has_error()
+        }
         return [self._counted(reply, wide) for reply in replies]
 
     def _counted(self, reply: Message, wide: Mapping[str, np.dtype[np.generic]]) -> Message:
@@ -290,16 +326,20 @@ class SiteGrid(Grid):
         """What arrives of a reply."""
         history = self._history.setdefault((turn.trial, site), {})
         arrays = parcel(content).arrays
+        sent = {name: value for name, value in sent.items() if name in self._types}  # what stands beside is an update
         arrives = faults.apply(site, turn.round, action, sent, arrays, history)
         if action == "train" and faults.memory:
             history[turn.round] = arrays
-            history.pop(turn.round - faults.memory, None)
+            for old in [number for number in history if number <= turn.round - faults.memory]:
+                del history[old]
         return arrives if isinstance(arrives, Lost) else with_arrays(content, arrives)
 
+    def _note(self, site: str, action: str, reason: str) -> None:
+        if self._turn is not None:
+            self.dropped.append(Dropped(self._turn.trial, self._turn.round, site, action, reason))
+
     def _drop(self, reply: Message, reason: str) -> Message:
-        turn, site = self._turn, self._names[reply.metadata.src_node_id]
-        if turn is not None:
-            self.dropped.append(Dropped(turn.trial, turn.round, site, reply.metadata.message_type, reason))
+        self._note(self._names[reply.metadata.src_node_id], reply.metadata.message_type, reason)
         code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
         return Message(Error(code, reason), reply_to=self._requests[reply.metadata.src_node_id])
 

@@ -4,6 +4,7 @@ That process is one of its own, since Flower's simulation claims a Ray for itsel
 sites' samples are spooled to disk, since Flower unpickles the app, and what it closes over, for every message.
 """
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -160,6 +161,7 @@ def _simulate(connection: Connection, job: _Job) -> None:
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         torch.set_num_threads(1)
+        logging.getLogger("flwr").setLevel(logging.WARNING)  # strategies log each step to the terminal
         try:
             for number, (request, folder) in enumerate(zip(job.requests, job.folders, strict=True)):
                 training = [_samples(job.spool, partition) for partition in range(job.sites)]

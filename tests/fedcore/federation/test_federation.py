@@ -217,7 +217,7 @@ def test_a_federation_never_trains_on_what_is_not_the_training_split(sites: list
         )
         for s in sites[:3]
     ]
-    fixed = {"rounds": 2, "tune": [{"step_size": 0.01}]}
+    fixed = {"rounds": 2, "settings": [{"step_size": 0.01}]}
     first, second = (_run(these, "logistic", "fedavg", **fixed) for these in (sites[:3], spoiled))
     assert first.space == second.space
     # the rounds are the same; only which of them counts may differ
