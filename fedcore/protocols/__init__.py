@@ -1,0 +1,1 @@
+"""Published benchmarks' own rules for data, models and strategies, one a file."""
