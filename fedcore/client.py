@@ -58,7 +58,7 @@ class Desk:
 
     def split(self, name: str) -> Split:
         """A split, encoded for the agreed space."""
-        key = (name, self.memory.agreed["space"])
+        key = (name, self.memory.term("space"))
         if key not in self._splits:
             space = self.space
             chosen = self.samples.in_split(name)
@@ -69,7 +69,7 @@ class Desk:
     @property
     def space(self) -> FeatureSpace:
         """The agreed features."""
-        text = self.memory.agreed["space"]
+        text = self.memory.term("space")
         if text not in self._spaces:
             self._spaces[text] = FeatureSpace.from_json(text)
         return self._spaces[text]
@@ -77,16 +77,16 @@ class Desk:
     @property
     def model(self) -> ModelSpec:
         """The agreed model."""
-        return model.load(self.memory.agreed["model"])
+        return model.load(self.memory.term("model"))
 
     @property
     def local(self) -> Local:
         """The site's half of the agreed strategy."""
-        return strategy.load(self.memory.agreed["strategy"]).local
+        return strategy.load(self.memory.term("strategy")).local
 
     def learner(self, setting: Setting) -> Learner:
         """The agreed model's learner with a setting."""
-        return self.model.recipe(self.memory.agreed["recipe"]).learner(self.space.sizes, setting)
+        return self.model.recipe(self.memory.term("recipe")).learner(self.space.sizes, setting)
 
     def visit(self, message: Message) -> Visit:
         """The server's message, with what the site remembers.
@@ -116,7 +116,7 @@ class Desk:
             model=self.model,
             make=self.learner,
             open_split=lambda: self.split("train"),
-            memory=self.memory.read(trial, last, exactly=True),
+            memory=self.memory.read(trial, last),
         )
 
 
@@ -168,7 +168,8 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
         visit = here.visit(message)
         update = here.local.train(visit)
         terms = message.content.config_records[TERMS]
-        here.memory.write(int(str(terms["trial"])), visit.round, visit.memory, best=int(str(terms["best-round"])))
+        trial, last, best = (int(str(terms[name])) for name in ("trial", "last-round", "best-round"))
+        here.memory.write(trial, visit.round, visit.memory, last=last, best=best)
         numbers = {
             "num-examples": len(split.label),
             "loss-weight": weight,

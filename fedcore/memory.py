@@ -5,9 +5,11 @@ that is done again, because the server was killed in it, finds what there was be
 """
 
 import json
+import zlib
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from urllib.parse import quote
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -56,29 +58,46 @@ class SiteMemory:
             self._agreed = json.loads((self._folder / AGREED).read_bytes())
         return self._agreed
 
-    def read(self, trial: int, until: int, *, exactly: bool = False) -> MutableMapping[str, Arrays]:
-        """What was remembered after the newest round up to `until`; empty if there was none.
+    def term(self, name: str) -> str:
+        """One of the things that the sites agreed on.
+
+        Raises:
+            MemoryLostError: the site does not remember that they did.
+        """
+        if name not in self.agreed:
+            raise MemoryLostError(_lost("what the sites agreed on"))
+        return self.agreed[name]
+
+    def read(self, trial: int, number: int) -> MutableMapping[str, Arrays]:
+        """What the site remembered after a round that it took part in.
 
         Args:
             trial: of the federation.
-            until: a round; 0: before the first.
-            exactly: the site took part in this very round, and has to remember it.
+            number: the round; 0: before the first, when there was nothing to remember.
 
         Raises:
-            MemoryLostError: it does not.
+            MemoryLostError: it does not remember it.
         """
-        rounds = [number for number in self._rounds(trial) if number <= until]
-        newest = max(rounds, default=0)
-        if exactly and newest != until:
-            raise MemoryLostError(
-                f"what the site remembered of round {until} is lost; delete the federation's checkpoint to start anew"
-            )
-        return dict(self._load(trial, newest)) if rounds else {}
+        if number == 0:
+            return {}
+        if number not in self._rounds(trial):
+            raise MemoryLostError(_lost(f"what the site remembered of round {number}"))
+        return dict(self._load(trial, number))
 
-    def write(self, trial: int, number: int, parts: Mapping[str, Arrays], best: int) -> None:
-        """Remember `parts` as of round `number`, and forget what neither it nor the best round needs."""
+    def write(self, trial: int, number: int, parts: Mapping[str, Arrays], *, last: int, best: int) -> None:
+        """Remember `parts` as of round `number`, and forget what nobody can ask for any more.
+
+        Args:
+            trial: of the federation.
+            number: the round.
+            parts: what to remember.
+            last: the site's last round before this one that counted: asked for if this one is done again, or does not
+                count. Later rounds than that did not.
+            best: the best round so far: the site predicts with what it remembered then.
+        """
         rounds = [n for n in self._rounds(trial) if n != number]
-        needed = {max([n for n in rounds if n < number], default=0), max([n for n in rounds if n <= best], default=0)}
+        counted = [n for n in rounds if n <= last]
+        needed = {max(counted, default=0), max([n for n in counted if n <= best], default=0)}
         self._store(trial, number, parts)
         for old in rounds:
             if old not in needed:
@@ -97,10 +116,13 @@ class SiteMemory:
         if self._folder is None:
             return self._versions[trial, number]
         parts: dict[str, dict[str, np.ndarray]] = {}
-        with np.load(self._path(trial, number), allow_pickle=False) as stored:
-            for key in stored.files:
-                part, _, name = key.partition("/")
-                parts.setdefault(part, {})[name] = stored[key]
+        try:
+            with np.load(self._path(trial, number), allow_pickle=False) as stored:
+                for key in stored.files:
+                    part, _, name = key.partition("/")
+                    parts.setdefault(part, {})[name] = stored[key]
+        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+            raise MemoryLostError(_lost(f"what the site remembered of round {number}")) from error
         return parts
 
     def _store(self, trial: int, number: int, parts: Mapping[str, Arrays]) -> None:
@@ -120,6 +142,10 @@ class SiteMemory:
             del self._versions[trial, number]
         else:
             self._path(trial, number).unlink(missing_ok=True)
+
+
+def _lost(what: str) -> str:
+    return f"{what} is lost; delete the federation's checkpoint to start anew"
 
 
 def _whole(path: Path, content: bytes) -> None:

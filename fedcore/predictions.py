@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fedcore.engines.journal import CheckpointError
 from fedcore.features import representation
 from fedcore.learner import Arrays, Learner, Setting
 from fedcore.local import Split, Visit
-from fedcore.memory import SiteMemory
+from fedcore.memory import MemoryLostError, SiteMemory
 from fedcore.samples import SiteSamples
 from fedcore.server import Outcome, Plan
 
@@ -22,6 +23,9 @@ def predictions(plan: Plan, outcome: Outcome, samples: SiteSamples, memories: Ma
         outcome: what it came to.
         samples: of any site; one that took no part in the training predicts with what the sites share.
         memories: of the sites that took part.
+
+    Raises:
+        CheckpointError: the site has forgotten what it predicts with.
     """
     shown = representation.load(outcome.space.representation)
 
@@ -34,12 +38,15 @@ def predictions(plan: Plan, outcome: Outcome, samples: SiteSamples, memories: Ma
 
     arrays: Arrays = outcome.arrays
     memory = memories.get(samples.site)
-    if memory is not None and memory.agreed:
-        best = outcome.trials[outcome.chosen].best_round or 0
+    if memory is not None and (memory.agreed or samples.site in outcome.remembered):
+        try:
+            remembered = memory.read(outcome.chosen, outcome.remembered.get(samples.site, 0))
+        except MemoryLostError as error:
+            raise CheckpointError(f"site {samples.site}: {error}") from error
         arrays = plan.strategy.local.personal(
             Visit(
                 site=samples.site,
-                round=best,
+                round=outcome.trials[outcome.chosen].best_round or 0,
                 cell_seed=plan.seed,
                 arrays=outcome.arrays,
                 beside={},
@@ -48,7 +55,7 @@ def predictions(plan: Plan, outcome: Outcome, samples: SiteSamples, memories: Ma
                 model=plan.model,
                 make=make,
                 open_split=training_split,
-                memory=memory.read(outcome.chosen, best),
+                memory=remembered,
             )
         )
     learner = make(outcome.setting)

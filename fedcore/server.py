@@ -99,6 +99,7 @@ class RoundReport:
 
     trial: int
     round: int
+        remembered: the sites that trained it, and in which round last: they predict with what they remembered then.
     train_loss: float | None
     tuning_loss: float | None
     seconds: float
@@ -113,6 +114,7 @@ class Trial:
 
     Attributes:
         setting: the hyperparameters.
+    remembered: Mapping[str, int] = field(default_factory=dict)
         best_round: the round whose model counts, from 1.
         tuning_loss: its mean tuning log loss; None where there was none to choose by.
         rounds: rounds run.
@@ -191,6 +193,7 @@ def federate(
 
     Args:
         inner: the engine's Grid.
+    remembered: list[Mapping[str, int]] = []
         plan: what to train.
         on_round: hears of each round as it ends.
         journal: the checkpoint to go on from.
@@ -198,6 +201,7 @@ def federate(
 
     Raises:
         FederationError: no setting came to a model.
+        remembered.append(search.remembered)
         CheckpointError: the checkpoint cannot be gone on from.
         sites.errors.InputError: too few sites can train, or their sketches leave nothing to learn from.
     """
@@ -208,6 +212,7 @@ def federate(
         raise InputError(f"no site can train ({', '.join(skipped)}: {TOO_FEW}); expected at least one")
     space, failed = _agree(grid, plan)
     skipped |= failed
+        remembered=remembered[chosen],
     if plan.faults is not None:
         grid.suffers(plan.faults.draw(plan.seed, grid.sites))
     told = {name: sum(grid.introductions[site][name] for site in grid.sites) for name in _TUNING}
@@ -275,6 +280,7 @@ def _agree(grid: SiteGrid, plan: Plan) -> tuple[FeatureSpace, dict[str, str]]:
         "strategy": plan.strategy_name,
         "space": space.to_json(),
     }
+        self.remembered: Mapping[str, int] = {}
     agreed, refused = grid.ask("query.space", terms)
     grid.keep(agreed)
     return space, failed | refused
@@ -300,6 +306,7 @@ class _Search:
         required = max(plan.min_sites, plan.strategy.min_sites(setting))
         if required > len(grid.sites):
             raise InputError(
+                self.remembered = self._grid.trained()
                 f"strategy '{plan.strategy_name}' needs {required} sites with {_shown(setting, plan)}; "
                 f"found {len(grid.sites)} that can train ({', '.join(grid.sites)})"
             )
@@ -367,6 +374,7 @@ class _Search:
             if arrays is not None:
                 self._arrays = arrays
             with self._the_strategys(number, "evaluate"):
+        self.remembered = grid.trained()
                 asked = list(strategy.configure_evaluate(number, self._arrays, ConfigRecord(), grid))
             waited += grid.waited(asked)
             tuning = grid.exchange(asked)

@@ -146,6 +146,12 @@ class SiteGrid(Grid):
         """Leave the rounds to the strategy: they are counted by its requests to train, and none is journaled."""
         self._journal, self._counting = None, True
 
+    def trained(self) -> dict[str, int]:
+        """The sites that have trained in this trial, and in which round last."""
+        return {
+            site: number for (trial, site), number in self._trained.items() if self._turn and trial == self._turn.trial
+        }
+
     def begin(self, turn: Turn) -> None:
         """Tell the sites of this trial from now on; who makes it raises its rounds."""
         self._turn = turn
@@ -231,7 +237,7 @@ class SiteGrid(Grid):
             answered = {reply.metadata.src_node_id: reply for reply in replies}
             late = "no answer in time"
             replies = [answered.get(m.metadata.dst_node_id) or _error(m, late) for m in sent]
-            if self._journal:
+            if self._journal and not any(_forgotten(reply) for reply in replies):
                 self._journal.append(action, [self._answer(reply) for reply in replies])
         return self._incoming(replies)
 
@@ -301,7 +307,7 @@ class SiteGrid(Grid):
         site, action = self._names[reply.metadata.src_node_id], reply.metadata.message_type
         turn = self._turn
         if reply.has_error():
-            if reply.error.code == MEMORY_LOST:
+            if _forgotten(reply):
                 raise CheckpointError(f"site {site}: {reply.error.reason}")
             return self._drop(reply, reply.error.reason or "no reason given")
         if action == "train" and turn is not None:
@@ -342,6 +348,10 @@ class SiteGrid(Grid):
         self._note(self._names[reply.metadata.src_node_id], reply.metadata.message_type, reason)
         code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
         return Message(Error(code, reason), reply_to=self._requests[reply.metadata.src_node_id])
+
+
+def _forgotten(reply: Message) -> bool:
+    return bool(reply.has_error() and reply.error.code == MEMORY_LOST)
 
 
 def _replayed(message: Message, answer: Answer) -> Message:
