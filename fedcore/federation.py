@@ -25,10 +25,12 @@ from fedcore.engines.journal import CheckpointError
 from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Setting
 from fedcore.memory import SiteMemory
+from fedcore.plan import Plan, plan_of
 from fedcore.predictions import predictions
-from fedcore.request import FederationRequest, plan_of
+from fedcore.protocols import protocol
+from fedcore.request import FederationRequest
 from fedcore.samples import SiteSamples
-from fedcore.server import OnRound, Outcome, Plan, RoundReport, Trial, server_app
+from fedcore.server import OnRound, Outcome, RoundReport, Trial, server_app
 from sites.errors import InputError
 
 __all__ = ["CheckpointError", "FederationError", "FederationRequest", "FederationResult", "run_federation"]
@@ -89,7 +91,8 @@ def run_federation(
     matter, nor does the engine, nor how often it was killed and went on.
 
     Args:
-        sites: their samples, each name once; external sites are only predicted for.
+        sites: their samples, each name once, as the request's protocol gathers them if it has one; external sites are
+            only predicted for.
         request: what to train.
         folder: where its checkpoint is kept, patient data and all; a federation that was killed goes on from there.
             None: it keeps none.
@@ -109,14 +112,16 @@ def run_federation(
     if not training:
         raise FederationError("all sites are external; expected at least one to train on")
     plan = plan_of(request)
+    rules = None if request.protocol is None else protocol.load(request.protocol)
     if plan.faults is not None:
-        plan.faults.check([site.site for site in training], "faults", trees=plan.model.kind == "trees")
+        plan.faults.check([site.site for site in ordered], "faults", trees=plan.model.kind == "trees")
     run = _Run(request, plan, folder, on_round or (lambda _: None))
     with _one_thread():
         if request.strategy in ("local", "external"):
             return _alone(run, training, ordered)
         if request.strategy == "pooled":
-            result = _train(run, [SiteSamples.concatenate(training)], ordered)
+            together = SiteSamples.concatenate if rules is None else rules.pool
+            result = _train(run, [together(training)], ordered)
             return replace(result, bytes_up=0, bytes_down=0)
         return _train(run, training, ordered)
 

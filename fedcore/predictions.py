@@ -9,8 +9,9 @@ from fedcore.features import representation
 from fedcore.learner import Arrays, Learner, Setting
 from fedcore.local import Split, Visit
 from fedcore.memory import MemoryLostError, SiteMemory
+from fedcore.plan import Plan
 from fedcore.samples import SiteSamples
-from fedcore.server import Outcome, Plan
+from fedcore.server import Outcome
 
 BLOCK = 4096
 

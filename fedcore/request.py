@@ -1,17 +1,10 @@
-"""What a federation is asked for, and the plan that it becomes."""
+"""What a federation is asked for."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedcore.faults.plan import FaultPlan
-from fedcore.learner import Setting
-from fedcore.models import model
-from fedcore.models.model import ModelSpec
-from fedcore.server import Plan
-from fedcore.strategies import strategy
-from fedcore.strategies.strategy import StrategySpec
-from sites.errors import InputError
 
 Engine = Literal["inline", "simulation"]
 
@@ -47,50 +40,3 @@ class FederationRequest(BaseModel):
     faults: FaultPlan | None = None
     protocol: str | None = None
     engine: Engine = "inline"
-
-
-def plan_of(request: FederationRequest) -> Plan:
-    """The plan of a request.
-
-    Raises:
-        InputError: the model, the strategy or a hyperparameter is unknown, or they do not go together.
-    """
-    spec, chosen = model.load(request.model), strategy.load(request.strategy)
-    strategy.check(request.model, spec, request.strategy)
-    kind = strategy.recipe(request.strategy)
-    recipe = spec.recipe(kind)
-    for setting in (request.config, *(request.settings or ())):
-        refuse_unknown(spec, kind, request.strategy, chosen, setting)
-    declared: Setting = {**recipe.untuned, **chosen.options}
-    tried = recipe.settings if request.settings is None else request.settings
-    anchor = request.strategy in strategy.ANCHORS
-    return Plan(
-        model=spec,
-        model_name=request.model,
-        strategy=chosen,
-        strategy_name=request.strategy,
-        recipe=kind,
-        settings=[{**declared, **setting, **request.config} for setting in tried],
-        rounds=request.rounds or recipe.rounds,
-        patience=recipe.patience,
-        untuned={**declared, **request.config},
-        untuned_rounds=min(request.rounds or recipe.untuned_rounds, recipe.untuned_rounds),
-        seed=request.seed,
-        min_sites=1 if anchor else request.min_sites,
-        fraction=1.0 if anchor else request.fraction,
-        faults=None if anchor else request.faults,
-    )
-
-
-def refuse_unknown(spec: ModelSpec, kind: str, name: str, chosen: StrategySpec, setting: Setting) -> None:
-    """See that a model's recipe or its strategy knows these hyperparameters.
-
-    Raises:
-        InputError: neither knows one of them.
-    """
-    known = sorted({*spec.recipe(kind).untuned, *chosen.options})
-    for hyperparameter in setting:
-        if hyperparameter not in known:
-            raise InputError(
-                f"unknown hyperparameter '{hyperparameter}' of {spec.name} with {name}; expected {', '.join(known)}"
-            )

@@ -24,13 +24,11 @@ from flwr.serverapp.strategy import Strategy
 from fedcore.engines.grid import Dropped, FederationError, SiteGrid, Turn, seeded_sampling
 from fedcore.engines.journal import CheckpointError, Journal
 from fedcore.engines.parcels import parcel, record
-from fedcore.faults.plan import FaultPlan
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Setting
-from fedcore.models.model import ModelSpec
+from fedcore.plan import Plan
 from fedcore.rule import Roster
-from fedcore.strategies.strategy import StrategySpec
 from fedcore.streams import draw_seed
 from privacy.releases import sketches
 from privacy.releases.messages import TOO_FEW
@@ -42,43 +40,6 @@ MIN_TUNING_PATIENTS = 300
 tuning split chooses nothing and the recipe's defaults stand (docs/decisions/0005).
 
 A site tells its numbers only from ten patients on (`privacy.releases.messages`); others count as none."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to train, and how.
-
-    Attributes:
-        model: the model.
-        model_name: its name.
-        strategy: the strategy.
-        strategy_name: its name.
-        recipe: `federated` or `alone`.
-        settings: what is tried; `untuned` alone, for `untuned_rounds`, where tuning cannot choose.
-        rounds: rounds of each setting.
-        patience: see `fedcore.models.model.Recipe`.
-        untuned: the setting where tuning cannot choose.
-        untuned_rounds: its rounds.
-        seed: the cell's seed.
-        min_sites: the fewest sites whose answers make a round.
-        fraction: the share of sites that is asked in a round.
-        faults: what goes wrong on purpose.
-    """
-
-    model: ModelSpec
-    model_name: str
-    strategy: StrategySpec
-    strategy_name: str
-    recipe: str
-    settings: Sequence[Setting]
-    rounds: int
-    patience: int | None
-    untuned: Setting
-    untuned_rounds: int
-    seed: int
-    min_sites: int = 1
-    fraction: float = 1.0
-    faults: FaultPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +60,6 @@ class RoundReport:
 
     trial: int
     round: int
-        remembered: the sites that trained it, and in which round last: they predict with what they remembered then.
     train_loss: float | None
     tuning_loss: float | None
     seconds: float
@@ -114,7 +74,6 @@ class Trial:
 
     Attributes:
         setting: the hyperparameters.
-    remembered: Mapping[str, int] = field(default_factory=dict)
         best_round: the round whose model counts, from 1.
         tuning_loss: its mean tuning log loss; None where there was none to choose by.
         rounds: rounds run.
@@ -140,6 +99,7 @@ class Outcome:
         setting: the chosen setting.
         selection: how it was chosen, in words.
         chosen: the number of its trial.
+        remembered: the sites that trained it, and in which round last: they predict with what they remembered then.
         trials: all settings tried.
         rounds: all rounds run.
         skipped: sites that took no part, and why.
@@ -154,6 +114,7 @@ class Outcome:
     setting: Setting
     selection: str
     chosen: int
+    remembered: Mapping[str, int] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     rounds: list[RoundReport] = field(default_factory=list)
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -193,7 +154,6 @@ def federate(
 
     Args:
         inner: the engine's Grid.
-    remembered: list[Mapping[str, int]] = []
         plan: what to train.
         on_round: hears of each round as it ends.
         journal: the checkpoint to go on from.
@@ -201,7 +161,6 @@ def federate(
 
     Raises:
         FederationError: no setting came to a model.
-        remembered.append(search.remembered)
         CheckpointError: the checkpoint cannot be gone on from.
         sites.errors.InputError: too few sites can train, or their sketches leave nothing to learn from.
     """
@@ -212,7 +171,6 @@ def federate(
         raise InputError(f"no site can train ({', '.join(skipped)}: {TOO_FEW}); expected at least one")
     space, failed = _agree(grid, plan)
     skipped |= failed
-        remembered=remembered[chosen],
     if plan.faults is not None:
         grid.suffers(plan.faults.draw(plan.seed, grid.sites))
     told = {name: sum(grid.introductions[site][name] for site in grid.sites) for name in _TUNING}
@@ -235,6 +193,7 @@ def federate(
 
     trials: list[Trial] = []
     models: list[Arrays | None] = []
+    remembered: list[Mapping[str, int]] = []
     own_start = False
     for number, setting in enumerate(settings):
         search = _Search(grid, plan, space, number, setting)
@@ -242,6 +201,7 @@ def federate(
         trial, arrays = search.run(rounds, patience, tuned, heard)
         trials.append(trial)
         models.append(arrays)
+        remembered.append(search.remembered)
     chosen = _best(trials)
     arrays = models[chosen]
     if arrays is None:
@@ -252,6 +212,7 @@ def federate(
         setting=trials[chosen].setting,
         selection=selection,
         chosen=chosen,
+        remembered=remembered[chosen],
         trials=trials,
         rounds=reports,
         skipped=skipped,
@@ -280,7 +241,6 @@ def _agree(grid: SiteGrid, plan: Plan) -> tuple[FeatureSpace, dict[str, str]]:
         "strategy": plan.strategy_name,
         "space": space.to_json(),
     }
-        self.remembered: Mapping[str, int] = {}
     agreed, refused = grid.ask("query.space", terms)
     grid.keep(agreed)
     return space, failed | refused
@@ -306,7 +266,6 @@ class _Search:
         required = max(plan.min_sites, plan.strategy.min_sites(setting))
         if required > len(grid.sites):
             raise InputError(
-                self.remembered = self._grid.trained()
                 f"strategy '{plan.strategy_name}' needs {required} sites with {_shown(setting, plan)}; "
                 f"found {len(grid.sites)} that can train ({', '.join(grid.sites)})"
             )
@@ -317,10 +276,11 @@ class _Search:
         self._turn = Turn(number, plan.seed, json.dumps(dict(setting), sort_keys=True))
         grid.begin(self._turn)
         learner = plan.model.recipe(plan.recipe).learner(space.sizes, setting)
-        initial = learner.initial(draw_seed(plan.seed, "initial"))
+        initial = learner.initial(plan.initial_seed)
         grid.travels(initial)
         self._arrays = record(initial)
         self._told: dict[int, Message] = {}
+        self.remembered: Mapping[str, int] = {}
 
     @property
     def own_start(self) -> bool:
@@ -346,6 +306,7 @@ class _Search:
             if best is None or not tuned or (loss is not None and (best[0] is None or loss < best[0])):
                 best = (loss, number, self._grid.narrow(self._arrays))
                 self._turn.best_round = number
+                self.remembered = self._grid.trained()
             elif patience is not None and number - best[1] >= patience:
                 break
         if best is None:
@@ -374,7 +335,6 @@ class _Search:
             if arrays is not None:
                 self._arrays = arrays
             with self._the_strategys(number, "evaluate"):
-        self.remembered = grid.trained()
                 asked = list(strategy.configure_evaluate(number, self._arrays, ConfigRecord(), grid))
             waited += grid.waited(asked)
             tuning = grid.exchange(asked)
@@ -414,6 +374,7 @@ class _Search:
             )
         except FederationError as error:
             return Trial(self._setting, None, None, rounds, str(error)), None
+        self.remembered = grid.trained()
         loss, trial = _mean(replies, "num-examples"), self._turn.trial
         heard(RoundReport(trial, rounds, None, loss, time.perf_counter() - started, len(replies)))
         return Trial(self._setting, rounds, loss, rounds), grid.narrow(self._arrays)

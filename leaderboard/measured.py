@@ -93,19 +93,33 @@ class Trial(Block):
 class Round(Block):
     """One round of the chosen trial (under `local` each site chose one, and none is here).
 
-    Seconds are cost, not result, and stand in `cost.round_s`.
+    `answered`: sites whose training counted; 0: too few, and the round changed nothing. `waited_s`: simulated seconds
+    that the coordinator waited for slow sites. Seconds it took are cost, not result, and stand in `cost.round_s`.
     """
 
     round: Count
     train_loss: float | None = None
     tuning_loss: float | None = None
+    answered: Count
+    waited_s: float = 0.0
+
+
+class DroppedAnswers(Block):
+    """Answers of one site that did not count, for one reason, and the rounds of the chosen trial in which they fell."""
+
+    site: Name
+    action: Name
+    reason: Text
+    rounds: Many[Count]
 
 
 class Training(Block):
     """What was chosen and from what.
 
     `selection`: how, as `tuning log loss` or `declared defaults: 12 patients`. `skipped`: sites that serve the task and
-    took no part in training, as one with fewer than ten training patients.
+    took no part in training, as one with fewer than ten training patients. `dropped`: answers that did not count.
+    `own_start`: the strategy ran through a `start` of its own, whose rounds are not seen and which cannot go on where
+    it was stopped.
     """
 
     chosen: dict[str, JsonValue] = Field(default_factory=dict)
@@ -113,6 +127,8 @@ class Training(Block):
     trials: Many[Trial] = ()
     rounds: Many[Round] = ()
     skipped: Many[SkippedSite] = ()
+    dropped: Many[DroppedAnswers] = ()
+    own_start: bool = False
 
 
 class Check(Block):

@@ -1,4 +1,4 @@
-"""The result record `fedward.result/1`: one file a cell, canonical JSON, evidence that can be traced and compared.
+"""The result record `fedward.result/2`: one file a cell, canonical JSON, evidence that can be traced and compared.
 
 Four hashes, each of another thing: `cell_id` of what was asked (`spec`); `run_id` names one execution (a ULID);
 `record_sha256` of the whole body, for integrity; `result_sha256` of all but `run_id`, `provenance`, `cost` and
@@ -44,12 +44,19 @@ __all__ = [
     "training_id",
 ]
 
-SCHEMA = "fedward.result/1"
+SCHEMA = "fedward.result/2"
+
+OLDER = frozenset({"fedward.result/1"})
+"""Schemas whose cells this version would ask otherwise, so that no migration gives them a `cell_id` of today."""
 
 NOT_THE_RESULT = frozenset({"run_id", "provenance", "cost", "record_sha256"})
 """Fields that differ between two runs of which the result is the same."""
 
 _ULID_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class OlderRecordError(RecordError):
+    """A record of a schema that is not read any more."""
 
 
 class Failure(Block):
@@ -66,7 +73,7 @@ class Record(Block):
     or `skipped` one has an error and no metrics.
     """
 
-    schema_: Literal["fedward.result/1"] = Field(alias="schema")
+    schema_: Literal["fedward.result/2"] = Field(alias="schema")
     cell_id: Sha256
     run_id: str = Field(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$")
     record_sha256: Sha256
@@ -170,6 +177,8 @@ def parse(data: bytes, name: str | Path, *, intact: bool = True) -> Record:
     body = _json(data, name)
     if not isinstance(body, dict):
         raise RecordError(f"{name}: found a JSON {type(body).__name__}, expected an object; this is no result record.")
+    if body.get("schema") in OLDER:
+        raise OlderRecordError(f"{name}: `schema` is {body['schema']!r}, of an older version; run the cell again.")
     if body.get("schema") != SCHEMA:
         raise RecordError(
             f"{name}: `schema` is {body.get('schema')!r}, this version reads {SCHEMA!r}; "

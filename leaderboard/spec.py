@@ -45,15 +45,26 @@ class Configured(Block):
     config: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class FaultAxis(Block):
+    """What goes wrong on purpose, under the name it has in the suite."""
+
+    name: Name
+    plan: dict[str, JsonValue]
+
+
 class FederationPlan(Block):
     """How the sites work together.
 
     `rounds`: at most so many; null: as many as the model's defaults say. `fraction`: share of the sites asked in one.
+    `min_sites`: so many have to answer, or the round changes nothing. `protocol`: another body of rules for data,
+    models and strategies.
     """
 
     rounds: Count | None = None
     fraction: Share = 1.0
-    dropout: Share = 0.0
+    min_sites: Count = 1
+    faults: FaultAxis | None = None
+    protocol: Name | None = None
 
 
 class PrivacyPlan(Block):

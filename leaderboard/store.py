@@ -8,12 +8,13 @@ that is taken is never taken again. Several processes may write at once; none ne
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from leaderboard.record import Record, RecordError, canonical_json, parse
+from leaderboard.record import OlderRecordError, Record, RecordError, canonical_json, parse
 
 Status = Literal["ok", "failed", "skipped"]
 
@@ -92,7 +93,16 @@ class Store:
         Raises:
             RecordError: a record that had to be looked at is broken.
         """
-        paths = [path for folder in self._suites() for path in _records_in(folder / cell_id[:2] / cell_id)]
+        return self.newest(
+            [path for folder in self._suites() for path in _records_in(folder / cell_id[:2] / cell_id)],
+            code_fingerprint,
+            status,
+        )
+
+    def newest(
+        self, paths: Iterable[Path], code_fingerprint: str | None = None, status: Status | None = None
+    ) -> Record | None:
+        """The newest of these records of one cell, or None; see `latest`."""
         for path in sorted(paths, key=lambda path: path.name, reverse=True):
             record = self.read(path)
             if (status is None or record.status == status) and (
@@ -101,14 +111,22 @@ class Store:
                 return record
         return None
 
+    def by_cell(self) -> dict[str, list[Path]]:
+        """The paths of all records by cell: one look at the folders serves a whole plan."""
+        found: dict[str, list[Path]] = {}
+        for path in self.paths():
+            found.setdefault(path.parent.name, []).append(path)
+        return found
+
     def records(self, suite: str | None = None) -> Iterator[Record]:
-        """All records, by suite, cell and run.
+        """All records, by suite, cell and run; those of an older schema are passed over.
 
         Raises:
             RecordError: at the first broken one; `verify` lists them all.
         """
         for path in self.paths(suite):
-            yield self.read(path)
+            with suppress(OlderRecordError):
+                yield self.read(path)
 
     def paths(self, suite: str | None = None) -> list[Path]:
         """The paths of all records, sorted."""

@@ -41,13 +41,14 @@ class Number:
 class Row:
     """One line.
 
-    `sites`: for `worst-site`, the sites that were worst by any metric and seed, by name; for `site` and `external`, the
+    `faults`: what went wrong on purpose, by its name; None for nothing. `sites`: for `worst-site`, the sites that were worst by any metric and seed, by name; for `site` and `external`, the
     one site.
     """
 
     task: str
     model: str
     strategy: str
+    faults: str | None
     scope: ScopeKind
     sites: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -104,6 +105,7 @@ def _row(records: Sequence[Record], columns: Sequence[str], scope: ScopeKind, si
         task=spec.task.name,
         model=spec.model.name,
         strategy=spec.strategy.name,
+        faults=spec.federation.faults.name if spec.federation.faults else None,
         scope=scope,
         sites=tuple(sorted(site for site in named if site is not None)),
         seeds=tuple(record.spec.seed for record in records),

@@ -8,7 +8,7 @@ import resource
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ from sites.site import Site
 
 @dataclass(frozen=True)
 class Piece:
-    """What a worker needs to run a cell."""
+    """What a worker needs to run a cell.
+
+    `sites` may play other parts than in the cell, whose spec says which train and which are only scored.
+    """
 
     spec: Spec
     task: Task
@@ -34,6 +37,7 @@ class Piece:
     code_fingerprint: str
     command: str
     reuse: bool = True
+    engine: str = "inline"
 
 
 def run_cell(piece: Piece, report: Callable[[Any], None]) -> Record:
@@ -67,7 +71,9 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         from bench.oracle import predict
     else:
         from bench.training import predict
-    predicted = predict(spec, piece.task, piece.sites, report, reuse=piece.reuse)
+    roles = {site.name: site.role == "external" for site in spec.sites}
+    sites = [replace(site, external=roles[site.name]) for site in piece.sites]
+    predicted = predict(spec, piece.task, sites, report, reuse=piece.reuse, engine=piece.engine)
     trained = predicted.trained
     held_out = held_out_predictions(predicted.predictions)
     metrics = evaluate(
@@ -77,7 +83,7 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         spec=spec,
         status="ok",
         code_fingerprint=piece.code_fingerprint,
-        provenance=provenance(started_at, piece.command),
+        provenance=provenance(started_at, piece.command, piece.engine),
         cost=cost(
             bytes_up=trained.bytes_up,
             bytes_down=trained.bytes_down,
@@ -129,7 +135,7 @@ def _without_result(
         spec=piece.spec,
         status=status,
         code_fingerprint=piece.code_fingerprint,
-        provenance=provenance(started_at, piece.command, trace),
+        provenance=provenance(started_at, piece.command, piece.engine, trace),
         cost=cost,
         error=Failure(kind=type(error).__name__, message=str(error) or type(error).__name__),
     )

@@ -20,6 +20,6 @@ def prepare() -> None:
 
 def for_workers() -> dict[str, str]:
     """The environment of a worker process: the settings, where data lies, and where a user's modules are."""
-    home = {"FEDWARD_HOME": os.environ["FEDWARD_HOME"]} if "FEDWARD_HOME" in os.environ else {}
+    home = {name: os.environ[name] for name in ("FEDWARD_HOME", "FEDWARD_DEVICE") if name in os.environ}
     paths = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**SETTINGS, **home, "POLARS_MAX_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}

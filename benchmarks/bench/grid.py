@@ -2,20 +2,22 @@
 
 Ray only schedules. What is done already is known from the store of records, never from Ray's state, so a killed grid
 goes on where it stopped. Worker processes are reused; each holds one core and one thread.
+
+Whether a piece is tried again is decided here, not by Ray, which makes no difference between a machine that went away
+and a piece that takes its process with it.
 """
 
-import os
-import signal
-import socket
-import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from bench import environment
+from bench.session import knock, session
 from sites.errors import InputError
 
 Piece = TypeVar("Piece")
@@ -23,6 +25,15 @@ Result = TypeVar("Result")
 Report = Callable[[Any], None]
 
 POLL_SECONDS = 0.2
+STOP_SECONDS = 5.0
+"""What is running when the grid is left has so long to clear up behind itself."""
+LOOK_SECONDS = 5.0
+HEADLESS_SECONDS = 40.0
+"""So long a cluster may be without its head, which may come back; after 60 Ray ends the driver."""
+IDLE_SECONDS = 120.0
+"""So long it may be without any processor: a node may be about to join."""
+NODE_LOST_RETRIES = 4
+CRASH_RETRIES = 1
 
 
 @dataclass(frozen=True)
@@ -46,30 +57,19 @@ class Grid:
 
     def __init__(self, jobs: int, address: str | None = None) -> None:
         self._jobs, self._address = jobs, address
-        self._ray: Any = None
-        self._environment: dict[str, str] = {}
+        self._open = ExitStack()
+        self._tasks: _Tasks | None = None
 
     def __enter__(self) -> Self:
         if self._jobs > 1 or self._address is not None:
-            self._environment = dict(os.environ)
-            try:
-                self._ray = _session(self._jobs, self._address)
-            except BaseException:
-                self._restore()
-                raise
+            self._tasks = _Tasks(self._open.enter_context(session(self._jobs, self._address)))
+            self._open.callback(self._tasks.stop)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ray is not None:
-            self._ray.shutdown()
-            self._restore()
-
-    def _restore(self) -> None:
-        """Ray's processes take their environment from this one's, which is as it was when they are gone."""
-        os.environ.clear()
-        os.environ.update(self._environment)
+        self._open.close()
 
     def run(
         self,
@@ -81,14 +81,15 @@ class Grid:
 
         Args:
             work: Called with a piece and with a function that takes what it has to report on the way. A module-level
-                function, importable by the workers.
-            pieces: What there is to do; small, since each travels to a worker.
+                function, importable by the workers, or a partial of one; it travels once, so it may hold what all
+                pieces share.
+            pieces: What there is to do, begun in this order; small, since each travels to a worker.
             on_report: Is told what piece `index` reports; None when it begins.
         """
-        if self._ray is None:
+        if self._tasks is None:
             yield from _one_by_one(work, pieces, on_report)
         else:
-            yield from _with_ray(self._ray, work, pieces, on_report)
+            yield from self._tasks.run(work, pieces, on_report)
 
 
 def _attempt(index: int, work: Callable[[Piece, Report], Result], piece: Piece, report: Report) -> Outcome[Result]:
@@ -113,67 +114,130 @@ class _Mailbox:
     """Holds what the workers report until the driver asks."""
 
     def __init__(self) -> None:
-        self.reports: list[tuple[int, Any]] = []
+        self.reports: list[tuple[int, int, Any]] = []
 
-    def put(self, index: int, report: Any) -> None:
-        self.reports.append((index, report))
+    def put(self, run: int, index: int, report: Any) -> None:
+        self.reports.append((run, index, report))
 
-    def drain(self) -> list[tuple[int, Any]]:
+    def drain(self) -> list[tuple[int, int, Any]]:
         reports, self.reports = self.reports, []
         return reports
 
 
-def _in_worker(index: int, work: Callable[[Piece, Report], Result], piece: Piece, mailbox: Any) -> Outcome[Result]:
+def _in_worker(
+    run: int, index: int, work: Callable[[Piece, Report], Result], piece: Piece, mailbox: Any
+) -> Outcome[Result]:
     environment.prepare()
-    mailbox.put.remote(index, None)
-    return _attempt(index, work, piece, lambda report: mailbox.put.remote(index, report))
+    mailbox.put.remote(run, index, None)
+    return _attempt(index, work, piece, lambda report: mailbox.put.remote(run, index, report))
 
 
-def _session(jobs: int, address: str | None) -> Any:
-    os.environ.update(environment.for_workers())
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    import ray
+class _Tasks:
+    """The pieces of a grid as tasks of Ray, one a processor."""
 
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address is None:
-        os.environ.update(environment.CLOSED_PROXY)
-        ray.init(num_cpus=jobs, object_store_memory=256 * 2**20, include_dashboard=False, **quiet)
-    else:
+    def __init__(self, ray: Any) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # Beside the driver: on another node it could be lost, and the grid with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._ray = ray
+        self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
+        self._task = ray.remote(num_cpus=1, max_retries=0)(_in_worker)
+        self._pending: dict[Any, int] = {}
+        self._letter: Any = None
+        self._run = 0
+
+    def run(
+        self,
+        work: Callable[[Piece, Report], Result],
+        pieces: Sequence[Piece],
+        on_report: Callable[[int, Any], None],
+    ) -> Iterator[Outcome[Result]]:
+        """See `Grid.run`."""
+        ray, self._run = self._ray, self._run + 1
+        shared = ray.put(work)
+
+        def begin(index: int) -> None:
+            self._pending[self._task.remote(self._run, index, shared, pieces[index], self._mailbox)] = index
+
+        for index in range(len(pieces)):
+            begin(index)
+        failures: Counter[tuple[int, int]] = Counter()
+        watchdog = _Watchdog(ray)
+        while self._pending:
+            done, _ = ray.wait(list(self._pending), timeout=POLL_SECONDS)
+            self._pass_on(on_report)
+            if not done:
+                watchdog.look()
+            for reference in done:
+                index = self._pending.pop(reference)
+                try:
+                    outcome: Outcome[Result] = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    retries, sentence = _death(ray, error)
+                    failures[index, retries] += 1
+                    if failures[index, retries] <= retries:
+                        begin(index)
+                        continue
+                    outcome = Outcome(index, None, sentence, str(error))
+                yield outcome
+
+    def stop(self) -> None:
+        """Interrupt what still runs, so that it clears up behind itself; what has not begun never does."""
+        pending = list(self._pending)
+        for reference in reversed(pending):  # those that run come last, lest their places are taken
+            self._ray.cancel(reference)
+        if pending:
+            self._ray.wait(pending, num_returns=len(pending), timeout=STOP_SECONDS)
+
+    def _pass_on(self, on_report: Callable[[int, Any], None]) -> None:
+        """Tell what has been reported; reports are only shown, so who does not answer is not waited for."""
+        self._letter = self._letter or self._mailbox.drain.remote()
+        with suppress(self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
+            reports = self._ray.get(self._letter, timeout=POLL_SECONDS)
+            self._letter = None
+            for run, index, report in reports:
+                if run == self._run:
+                    on_report(index, report)
+
+
+def _death(ray: Any, error: Exception) -> tuple[int, str]:
+    """How often a piece that ended so is tried again, and a sentence for when that did not help."""
+    found = ray.exceptions
+    if isinstance(error, found.OutOfMemoryError):
+        return 0, "its worker process was killed because memory ran out; fewer --jobs leave more for each cell"
+    if isinstance(error, found.NodeDiedError | found.ObjectLostError):
+        return NODE_LOST_RETRIES, "each machine that ran it left the cluster meanwhile"
+    if isinstance(error, found.WorkerCrashedError):
+        return CRASH_RETRIES, "its worker process died, twice: it crashed, or the system killed it, as for memory"
+    return 0, f"its worker process could not run it: {(str(error).strip() or type(error).__name__).splitlines()[-1]}"
+
+
+class _Watchdog:
+    """Notices that there is nothing left to wait for, where Ray would wait for ever or end this process."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._head = ray.get_runtime_context().gcs_address
+        self._well = self._looked = time.monotonic()
+
+    def look(self) -> None:
+        """Look now and then.
+
+        Raises:
+            InputError: The cluster has had no head or no processor for a while.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
         try:
-            _knock(address)
-            ray.init(address=address, runtime_env={"env_vars": environment.for_workers()}, **quiet)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"found no Ray cluster at {address!r} ({error}); expected that of one that runs: HOST:PORT or auto"
-            ) from error
-    if on_sigterm is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
-    return ray
-
-
-def _knock(address: str) -> None:
-    """Raise at once where nothing listens; Ray would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and "://" not in address:
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _with_ray(
-    ray: Any,
-    work: Callable[[Piece, Report], Result],
-    pieces: Sequence[Piece],
-    on_report: Callable[[int, Any], None],
-) -> Iterator[Outcome[Result]]:
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-    task = ray.remote(num_cpus=1, max_retries=1)(_in_worker)
-    pending = {task.remote(index, work, piece, mailbox): index for index, piece in enumerate(pieces)}
-    while pending:
-        done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
-        for index, report in ray.get(mailbox.drain.remote()):
-            on_report(index, report)
-        for reference in done:
-            index = pending.pop(reference)
-            try:
-                yield ray.get(reference)
-            except ray.exceptions.RayError as error:
-                yield Outcome(index, None, f"the worker process died: {str(error).splitlines()[0]}", str(error))
+            knock(self._head)
+        except OSError:
+            patience, missing = HEADLESS_SECONDS, f"the Ray cluster's head at {self._head} went away; start it"
+        else:
+            patience, missing = IDLE_SECONDS, "the Ray cluster has no processor; add a node with `ray start --address`"
+            if self._ray.cluster_resources().get("CPU", 0) >= 1:
+                self._well = now
+        if now - self._well > patience:
+            raise InputError(f"{missing}, and the same command goes on where it stopped")

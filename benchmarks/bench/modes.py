@@ -1,4 +1,4 @@
-"""What a user may ask of the cache."""
+"""What a user may choose of how cells are run; none of it changes a result."""
 
 from enum import StrEnum
 
@@ -16,3 +16,18 @@ class Rerun(StrEnum):
 
     failed = "failed"
     all = "all"
+
+
+class Engine(StrEnum):
+    """Where a federation runs: in this process, or in Flower's simulation engine."""
+
+    inline = "inline"
+    simulation = "simulation"
+
+
+class Device(StrEnum):
+    """Where networks are trained."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"

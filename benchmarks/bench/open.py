@@ -1,9 +1,12 @@
 """From `--site` and `--external` to sites that are read, or to the embedded simulated hospitals if there are none."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from bench.output import note
 from bench.progress import reading
+from bench.suite import SuiteSpec
 from sites.errors import InputError
 from sites.home import home
 from sites.site import Site, open_sites, registered
@@ -38,15 +41,39 @@ def parse_site(text: str) -> tuple[SiteSpec, bool]:
     return SiteSpec.parse(text, named=named), named
 
 
-def embedded() -> list[SiteSpec]:
-    """The embedded simulated hospitals, written under FEDWARD_HOME if they are not there yet."""
+HOSPITALS = 6
+REAL_DATA = "FEDWARD_REAL_DATA"
+
+
+def embedded(hospitals: int = HOSPITALS) -> list[SiteSpec]:
+    """So many embedded simulated hospitals, written under FEDWARD_HOME if they are not there yet."""
     from sites.simulate.federation import simulate
 
-    return [hospital.spec for hospital in simulate(home() / "simulated")]
+    place = home() / ("simulated" if hospitals == HOSPITALS else f"simulated-{hospitals}")
+    return [hospital.spec for hospital in simulate(place, hospitals)]
 
 
-def open_all(site: Sequence[str], external: Sequence[str], *, quiet: bool) -> list[Site]:
-    """Read every site, showing progress.
+def of_suite(suite: SuiteSpec) -> list[SiteSpec]:
+    """The sites that a suite runs on where no site is named.
+
+    Raises:
+        InputError: it reads openly licensed data that is not there.
+    """
+    folder = Path(os.environ.get(REAL_DATA, "../shared/data"))
+    if not suite.sites:
+        return embedded(suite.hospitals)
+    if any(f"${REAL_DATA}" in text for text in suite.sites) and not folder.is_dir():
+        raise InputError(
+            f"suite {suite.name} reads openly licensed data from {folder}, which is no folder; set {REAL_DATA} to the "
+            f"folder that holds it, or name the sites with --site, as in: --site {suite.sites[0]}"
+        )
+    return specs([text.replace(f"${REAL_DATA}", str(folder)) for text in suite.sites])
+
+
+def open_all(
+    site: Sequence[str], external: Sequence[str], *, quiet: bool, suite: SuiteSpec | None = None
+) -> list[Site]:
+    """Read every site, showing progress; the suite's own, or embedded ones, where none is named.
 
     Raises:
         InputError: a site that cannot be read or may not stand beside another, or none to train on.
@@ -56,5 +83,6 @@ def open_all(site: Sequence[str], external: Sequence[str], *, quiet: bool) -> li
     with reading(quiet=quiet) as progress:
         if not site and not external:
             progress("simulating hospitals", 0.0)
-            return open_sites(embedded(), [], progress=progress, warn=note)
+            own = embedded() if suite is None else of_suite(suite)
+            return open_sites(own, [], progress=progress, warn=note)
         return open_sites(specs(site), specs(external), progress=progress, warn=note)

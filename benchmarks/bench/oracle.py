@@ -19,7 +19,13 @@ from sites.site import Site
 
 
 def predict(
-    spec: Spec, task: Task, sites: Sequence[Site], on_round: Callable[[RoundReport], None], *, reuse: bool
+    spec: Spec,
+    task: Task,
+    sites: Sequence[Site],
+    on_round: Callable[[RoundReport], None],
+    *,
+    reuse: bool,
+    engine: str,
 ) -> Predicted:
     """Look up the true risk of every sample; there are no rounds, and looking up is as quick as reusing.
 

@@ -5,14 +5,17 @@ hashes with it); with the fingerprint of the code it reaches, that is the key un
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
+from bench import tuning
 from bench.modes import CacheMode, Rerun
-from bench.suite import Entry, SuiteSpec
+from bench.suite import ALL, Entry, SuiteSpec
+from fedcore.faults.plan import FaultPlan
 from fedcore.fingerprint import fingerprint
 from fedcore.models import model as models
+from fedcore.protocols import protocol as protocols
 from fedcore.strategies import strategy as strategies
 from fedcore.task import Task, load_task
 from leaderboard.evaluators import registry as metrics
@@ -20,10 +23,12 @@ from leaderboard.record import Record, Spec, cell_id
 from leaderboard.spec import (
     Configured,
     EvaluationPlan,
+    FaultAxis,
     FederationPlan,
     SiteRef,
     Suite,
     TaskRef,
+    TunePlan,
 )
 from leaderboard.store import Store
 from sites.errors import InputError
@@ -36,19 +41,25 @@ SCORING_MODULES = ("bench.cell", *metrics.modules())
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the plan; `record` is what is known of it already, if anything."""
+    """One cell of the plan.
+
+    `record` is what is known of it already, if anything; `left_out` the site that only it scores.
+    """
 
     spec: Spec
     task: Task
     cell_id: str
     code_fingerprint: str
     record: Record | None
+    left_out: str | None = None
 
     @property
     def name(self) -> str:
-        """For people: `task model strategy seed`."""
+        """For people: `task model strategy seed`, the faults and the site left out if there are any."""
         s = self.spec
-        return f"{s.task.name} {s.model.name} {s.strategy.name} seed {s.seed}"
+        faults = f" under {s.federation.faults.name}" if s.federation.faults else ""
+        left_out = f" without {self.left_out}" if self.left_out else ""
+        return f"{s.task.name} {s.model.name} {s.strategy.name}{faults}{left_out} seed {s.seed}"
 
 
 @dataclass(frozen=True)
@@ -78,21 +89,95 @@ class Choice:
         return (not self.models or model in self.models) and (not self.strategies or strategy in self.strategies)
 
 
+def with_more(suite: SuiteSpec, more_models: Sequence[str], more_strategies: Sequence[str]) -> SuiteSpec:
+    """The suite with more models and strategies: each with every one of the suite's that goes with it.
+
+    Raises:
+        InputError: one of them is unknown, or goes with none.
+    """
+    if not more_models and not more_strategies:
+        return suite
+    entries = list(suite.entries)
+    known = list(dict.fromkeys(name for entry in entries for name in strategies_of(suite, entry)))
+    for name in more_models:
+        model = models.load(_meant(suite, "model", name))
+        there = [
+            s
+            for s in known
+            if s in strategies.ANCHORS or strategies.load(_meant(suite, "strategy", s)).lacks(model) is None
+        ]
+        entries.append(Entry(model=name, strategies=tuple(there)))
+    for name in more_strategies:
+        spec = strategies.load(_meant(suite, "strategy", name))
+        fitting = {
+            entry.model for entry in entries if spec.lacks(models.load(_meant(suite, "model", entry.model))) is None
+        }
+        if not fitting:
+            raise InputError(f"strategy '{name}' goes with no model of suite {suite.name}; name one with --model")
+        entries = [
+            entry.model_copy(update={"strategies": (*entry.strategies, name)})
+            if entry.model in fitting and name not in strategies_of(suite, entry)
+            else entry
+            for entry in entries
+        ]
+    return suite.model_copy(update={"entries": tuple(entries)})
+
+
+def strategies_of(suite: SuiteSpec, entry: Entry) -> tuple[str, ...]:
+    """The entry's strategies, `all` spelled out: the anchors and what goes with the model.
+
+    Raises:
+        InputError: the model or a strategy is unknown, or they do not go together.
+    """
+    model = models.load(_meant(suite, "model", entry.model))
+    found: list[str] = []
+    for name in entry.strategies:
+        if name == ALL:
+            fitting = [n for n in strategies.federated() if strategies.load(n).lacks(model) is None]
+            found += [*strategies.ANCHORS, *(fitting if model.federated is not None else [])]
+        else:
+            meant = _meant(suite, "strategy", name)
+            if meant == name:
+                model.recipe(strategies.recipe(name))
+            strategies.check(entry.model, model, meant)
+            found.append(name)
+    return tuple(dict.fromkeys(found))
+
+
+def _meant(suite: SuiteSpec, what: str, name: str) -> str:
+    """What the suite's protocol means by the name of a model or strategy."""
+    if suite.protocol is None:
+        return name
+    rules = protocols.load(suite.protocol)
+    return rules.model(name) if what == "model" else rules.strategy(name)
+
+
 def check_names(suite: SuiteSpec, choice: Choice) -> None:
     """Refuse what is unknown, and what does not go together, before anything runs.
 
     Raises:
         InputError: names what is unknown and what there is.
     """
+    in_suite: set[tuple[str, str]] = set()
     for entry in suite.entries:
         try:
-            model = models.load(entry.model)
-            for strategy in entry.strategies:
-                strategies.module(strategy)
-                model.refuse_unknown(strategies.recipe(strategy), entry.config)
+            model = models.load(_meant(suite, "model", entry.model))
+            names = strategies_of(suite, entry)
+            known: set[str] = set()
+            for name in names:
+                kind, chosen = strategies.recipe(name), strategies.load(_meant(suite, "strategy", name))
+                known |= {*model.recipe(kind).untuned, *chosen.options}
+                if suite.tune is not None:
+                    tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges)
+            unknown = sorted(set(entry.config) - known)
+            if unknown:
+                raise InputError(
+                    f"unknown hyperparameter '{unknown[0]}' of {entry.model} with {', '.join(names)}; expected "
+                    f"{', '.join(sorted(known))}"
+                )
         except InputError as error:
             raise InputError(f"suite {suite.name}: {error}") from None
-    in_suite = {(e.model, s) for e in suite.entries for s in e.strategies}
+        in_suite |= {(entry.model, name) for name in names}
     for kind, asked, there in (
         ("model", choice.models, sorted({m for m, _ in in_suite})),
         ("strategy", choice.strategies, sorted({s for _, s in in_suite})),
@@ -100,26 +185,33 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
         for name in asked:
             if name not in there:
                 raise InputError(f"suite {suite.name} has no {kind} {name!r}; it has: {', '.join(there)}")
+    if not any(choice.allows(model, name) for model, name in in_suite):
+        raise InputError(f"suite {suite.name}: --only leaves no cell; no model in it goes with such a strategy")
     for task in suite.tasks:
         load_task(task)
 
 
-def representation_of(model: str) -> str:
+def representation_of(model: str, protocol: str | None = None) -> str:
     """The representation in which a cell of this model wants its samples; the oracle looks at none of it."""
+    if protocol is not None:
+        return protocols.load(protocol).representation
     return "tabular" if model == ORACLE else models.load(model).representation
 
 
-def training_code(model: str, strategy: str, representation: str) -> str:
+def training_code(model: str, strategy: str, protocol: str | None) -> str:
     """The fingerprint of the code that makes a cell's predictions."""
-    chosen = [f"fedcore.models.{model}", strategies.module(strategy), f"fedcore.features.{representation}"]
-    return fingerprint(*TRAINING_MODULES, *chosen)
+    chosen = [models.module(model), strategies.module(strategy)] if protocol is None else [protocols.module(protocol)]
+    shown = representation_of(model, protocol)
+    shown = shown if ":" not in shown else shown.partition(":")[0]
+    shown = shown if "." in shown else f"fedcore.features.{shown}"
+    return fingerprint(*TRAINING_MODULES, *chosen, shown)
 
 
 @cache
-def _code(model: str, strategy: str) -> str:
+def _code(model: str, strategy: str, protocol: str | None) -> str:
     if model == ORACLE:
         return fingerprint(*SCORING_MODULES, "bench.oracle", "fedcore.prepare")
-    training = training_code(model, strategy, representation_of(model))
+    training = training_code(model, strategy, protocol)
     return hashlib.sha256((training + fingerprint(*SCORING_MODULES)).encode()).hexdigest()
 
 
@@ -137,39 +229,111 @@ def _site_refs(sites: Sequence[Site]) -> tuple[SiteRef, ...]:
     )
 
 
-def _spec(suite: SuiteSpec, entry: Entry, strategy: str, task: Task, seed: int, sites: tuple[SiteRef, ...]) -> Spec:
+@dataclass(frozen=True)
+class _Asked:
+    """What one line of a suite asks, task, seed and sites apart."""
+
+    entry: Entry
+    strategy: str
+    config: dict[str, int | float]
+    tune: TunePlan | None
+    faults: FaultAxis | None
+
+
+def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
+    """The suite's lines: models, their strategies, and for a federated one its faults."""
+    for entry in suite.entries:
+        model = models.load(_meant(suite, "model", entry.model))
+        for name in strategies_of(suite, entry):
+            if not choice.allows(entry.model, name):
+                continue
+            kind, chosen = strategies.recipe(name), strategies.load(_meant(suite, "strategy", name))
+            known = {*model.recipe(kind).untuned, *chosen.options}
+            config = {key: value for key, value in entry.config.items() if key in known}
+            tune = None
+            if suite.tune is not None:
+                tried = tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges)
+                tune = TunePlan(select="log loss on the tuning split", settings=tuple(dict(one) for one in tried))
+            axis = suite.faults if name not in strategies.ANCHORS and suite.faults else {"": None}
+            for fault, plan in axis.items():
+                yield _Asked(entry, name, config, tune, _axis(fault, plan))
+
+
+def _axis(name: str, plan: FaultPlan | None) -> FaultAxis | None:
+    return None if plan is None else FaultAxis(name=name, plan=plan.model_dump(mode="json", exclude_none=True))
+
+
+def _spec(suite: SuiteSpec, asked: _Asked, task: Task, seed: int, sites: tuple[SiteRef, ...]) -> Spec:
+    anchor = asked.strategy in strategies.ANCHORS
     return Spec(
         suite=Suite(name=suite.name, version=suite.version),
         task=TaskRef(name=task.name, sha256=task.sha256),
         sites=sites,
-        model=Configured(name=entry.model, config=dict(entry.config)),
-        strategy=Configured(name=strategy),
-        federation=FederationPlan(rounds=suite.rounds),
+        model=Configured(name=asked.entry.model, config=dict(asked.config)),
+        strategy=Configured(name=asked.strategy),
+        federation=FederationPlan(
+            rounds=suite.rounds,
+            fraction=1.0 if anchor else suite.fraction,
+            min_sites=1 if anchor else suite.min_sites,
+            faults=asked.faults,
+            protocol=suite.protocol,
+        ),
+        tune=asked.tune,
         evaluation=EvaluationPlan(b=suite.evaluation.replicates, level=suite.evaluation.level, metrics=metrics.names()),
         seed=seed,
         split_seed=seed,
     )
 
 
-def make_plan(suite: SuiteSpec, sites: Sequence[Site], choice: Choice, store: Store) -> list[Cell]:
-    """Every cell of the suite on these sites, in the order of the file, with the record of each if there is one."""
+def make_plan(
+    suite: SuiteSpec, sites: Sequence[Site], choice: Choice, store: Store, *, leave_one_out: bool = False
+) -> list[Cell]:
+    """Every cell of the suite on these sites, in the order of the file, with the record of each if there is one.
+
+    Args:
+        suite: the suite.
+        sites: its sites.
+        choice: what of it is wanted.
+        store: where records may be.
+        leave_one_out: each cell once for each training site, which it leaves out of training and only scores.
+
+    Raises:
+        InputError: a name is unknown, two cells are one, or fewer than two sites are there to leave one out.
+    """
     check_names(suite, choice)
-    refs = _site_refs(sites)
-    entries = list(suite.entries)
-    if all(site.dataset.manifest.truth for site in sites):
-        entries.append(Entry(model=ORACLE, strategies=("truth",)))
-    cells = []
-    for task in (load_task(name) for name in suite.tasks):
-        for entry in entries:
-            for strategy in entry.strategies:
-                if entry.model != ORACLE and not choice.allows(entry.model, strategy):
-                    continue
+    asked = list(_asked(suite, choice))
+    truth = Entry(model=ORACLE, strategies=("truth",))
+    if suite.protocol is None and all(site.dataset.manifest.truth for site in sites):
+        asked.append(_Asked(truth, "truth", {}, None, None))
+    cells: dict[str, Cell] = {}
+    found = store.by_cell()
+    for left_out, cast in _casts(sites, leave_one_out=leave_one_out):
+        refs = _site_refs(cast)
+        for task in (load_task(name) for name in suite.tasks):
+            for line in asked:
                 for seed in suite.seeds:
-                    spec = _spec(suite, entry, strategy, task, seed, refs)
-                    identity, code = cell_id(spec), _code(entry.model, strategy)
-                    record = store.latest(identity, code_fingerprint=code, status=None)
-                    cells.append(Cell(spec, task, identity, code, record))
-    return cells
+                    spec = _spec(suite, line, task, seed, refs)
+                    identity, code = cell_id(spec), _code(spec.model.name, spec.strategy.name, suite.protocol)
+                    record = store.newest(found.get(identity, ()), code_fingerprint=code)
+                    cell = Cell(spec, task, identity, code, record, left_out)
+                    if identity in cells:
+                        raise InputError(
+                            f"suite {suite.name}: two cells are one and the same, {cell.name}; leave one out"
+                        )
+                    cells[identity] = cell
+    return list(cells.values())
+
+
+def _casts(sites: Sequence[Site], *, leave_one_out: bool) -> Iterator[tuple[str | None, Sequence[Site]]]:
+    """The sites as they are, or once for each training site with that one external."""
+    if not leave_one_out:
+        yield None, sites
+        return
+    training = sorted(site.name for site in sites if not site.external)
+    if len(training) < 2:
+        raise InputError(f"--leave-one-site-out found {len(training)} training site(s), expected two at least")
+    for name in training:
+        yield name, [replace(site, external=True) if site.name == name else site for site in sites]
 
 
 def is_pending(cell: Cell, cache_mode: CacheMode, rerun: Rerun | None) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 from fedcore.fingerprint import libraries
 from leaderboard.measured import Code, Hardware, Provenance
 
+DEVICE = "FEDWARD_DEVICE"
+
 _HERE = Path(__file__).parent
 
 
@@ -63,14 +65,14 @@ def _cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def provenance(started_at: str, command: str, traceback: str | None = None) -> Provenance:
+def provenance(started_at: str, command: str, engine: str, traceback: str | None = None) -> Provenance:
     """Everything about this run that is no part of its result."""
     return Provenance(
         code=code(),
         python=sys.version.split()[0],
         packages=dict(libraries()),
         hardware=hardware(),
-        determinism={"threads": 1, "engine": "inline"},
+        determinism={"threads": 1, "engine": engine, "device": os.environ.get(DEVICE, "auto")},
         started_at=started_at,
         finished_at=now(),
         command=command,

@@ -7,10 +7,10 @@ from pathlib import Path
 from bench import output
 from bench.commands.grid import FinishedCell, Number, Run, SummaryRow
 from bench.run import Finished
-from leaderboard.metric import Metric
+from leaderboard.metric import Metric, ScopeKind
 from leaderboard.record import Record, result_sha256
 from leaderboard.store import Store
-from leaderboard.tables import COLUMNS, Row, summary
+from leaderboard.tables import COLUMNS, SCOPES, Row, summary
 
 WIDE = 112
 """Columns of a terminal that hold a line of the end table; in fewer, an interval stands under its value."""
@@ -22,6 +22,7 @@ def run_report(suite: str, out: Path, finished: Sequence[Finished]) -> Run:
     """The report of a run: its cells, and one line for each model, strategy and scope."""
     store = Store(out)
     records = [one.record for one in finished]
+    scopes: tuple[ScopeKind, ...] = ("external",) if any(one.cell.left_out for one in finished) else SCOPES
     with_data = [record.data for record in records if record.data is not None]
     return Run(
         suite=suite,
@@ -42,7 +43,7 @@ def run_report(suite: str, out: Path, finished: Sequence[Finished]) -> Run:
             )
             for one in finished
         ),
-        summary=tuple(_row(row) for row in summary(records)),
+        summary=tuple(_row(row) for row in summary(records, scopes=scopes)),
         skipped_sites=_skipped(records),
     )
 
@@ -58,6 +59,7 @@ def _row(row: Row) -> SummaryRow:
         task=row.task,
         model=row.model,
         strategy=row.strategy,
+        faults=row.faults,
         scope=row.scope,
         sites=row.sites,
         seeds=row.seeds,
@@ -73,7 +75,9 @@ def print_run(report: Run) -> None:
         lines = []
         for row in rows:
             of = {"worst-site": "  worst site", "external": f"  external {', '.join(row.sites)}"}.get(row.scope)
-            names = ["", of] if of else [row.model, row.strategy]
+            alone = all(other.scope == row.scope for other in rows)  # sites left out one by one: there is no line above
+            strategy = f"{row.strategy} under {row.faults}" if row.faults else row.strategy
+            names = [row.model, f"{strategy}{of}"] if of and alone else ["", of] if of else [row.model, strategy]
             numbers = [_shown(row.metrics[metric]) for metric in COLUMNS]
             if narrow:
                 names, numbers = [of or " ".join(names)], [number.replace(" [", "\n[") for number in numbers]

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,17 @@ def run_cells(
     rerun: Rerun | None,
     command: str,
     quiet: bool,
+    engine: str = "inline",
 ) -> list[Finished]:
-    """Run what is pending, write each record as its cell ends, and return all cells that have one, in plan order."""
+    """Run what is pending, write each record as its cell ends, and return all cells that have one, in plan order.
+
+    Raises:
+        InputError: records cannot be written, or Flower's simulation engine is to share a Ray cluster.
+    """
+    if engine != "inline":
+        if address is not None:
+            raise InputError(f"--engine {engine} brings a Ray of its own for each cell; leave --ray-address out")
+        jobs = 1  # Flower's simulation claims every processor, and shuts the Ray of a worker down
     store = Store(out)
     found = {cell.cell_id: Finished(cell, cell.record, True) for cell in cells if cell.record is not None}
     pending = (
@@ -49,10 +59,10 @@ def run_cells(
     if pending:
         _check_writable(out)
         reuse = cache_mode is not CacheMode.ignore and rerun is not Rerun.all
-        pieces = [Piece(cell.spec, cell.task, tuple(sites), cell.code_fingerprint, command, reuse) for cell in pending]
+        pieces = [Piece(cell.spec, cell.task, (), cell.code_fingerprint, command, reuse, engine) for cell in pending]
         with Watch(pending, total_cells=len(cells), quiet=quiet) as watch, Grid(jobs, address) as grid:
-            _prepare(pieces, grid, watch)
-            for outcome in grid.run(run_cell, pieces, watch.report):
+            _prepare(pieces, sites, grid, watch)
+            for outcome in grid.run(partial(_run_cell, tuple(sites)), pieces, watch.report):
                 piece = pieces[outcome.index]
                 record = outcome.result or _died(piece, outcome.error or "", outcome.trace)
                 store.write(record)
@@ -69,26 +79,30 @@ def _check_writable(out: Path) -> None:
         raise InputError(f"{out}: no record may be written there; change its mode, or give another folder with --out")
 
 
-def _prepare(pieces: Sequence[Piece], grid: Grid, watch: Watch) -> None:
+def _run_cell(sites: tuple[Site, ...], piece: Piece, report: Any) -> Record:
+    """Run a cell whose sites, a megabyte each, did not travel with it."""
+    return run_cell(replace(piece, sites=sites), report)
+
+
+def _prepare(pieces: Sequence[Piece], sites: Sequence[Site], grid: Grid, watch: Watch) -> None:
     """Make each site's samples once, before several cells want them at the same time."""
     wanted = {}
     for piece in pieces:
-        representation = representation_of(piece.spec.model.name)
-        for number in range(len(piece.sites)):
-            wanted[piece.sites[number].name, piece.spec.task.name, representation] = (piece, number, representation)
-    for done, _ in enumerate(grid.run(prepare_site, list(wanted.values())), start=1):
+        representation = representation_of(piece.spec.model.name, piece.spec.federation.protocol)
+        for number, site in enumerate(sites):
+            wanted[site.name, piece.spec.task.name, representation] = (piece, number, representation)
+    for done, _ in enumerate(grid.run(partial(prepare_site, tuple(sites)), list(wanted.values())), start=1):
         watch.preparing(done, len(wanted))
 
 
-def prepare_site(what: tuple[Piece, int, str], report: Any) -> None:
+def prepare_site(sites: tuple[Site, ...], what: tuple[Piece, int, str], report: Any) -> None:
     """Extract one site's samples for one task and representation, so that the cells find them on disk."""
+    from bench.training import prepared_site
     from fedcore.cohort import CannotServe
-    from fedcore.prepare import prepare
-    from sites.home import home
 
     piece, number, representation = what
     try:
-        prepare(piece.sites[number], piece.task, representation, piece.spec.split_seed, home())
+        prepared_site(piece.spec.federation.protocol, sites[number], piece.task, representation, piece.spec.split_seed)
     except CannotServe:
         return
 
@@ -99,7 +113,7 @@ def _died(piece: Piece, error: str, trace: str | None) -> Record:
         spec=piece.spec,
         status="failed",
         code_fingerprint=piece.code_fingerprint,
-        provenance=provenance(now(), piece.command, trace),
+        provenance=provenance(now(), piece.command, piece.engine, trace),
         cost=Cost(wall_s=0.0),
         error=Failure(kind="WorkerDied", message=error or "the worker process ended without a word"),
     )

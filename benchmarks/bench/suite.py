@@ -9,19 +9,43 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
+from fedcore.faults.plan import FaultPlan
 from sites.errors import InputError
 
 FOLDER = Path(__file__).parent / "suites"
 
 
+ALL = "all"
+
+
 class Entry(BaseModel):
-    """One model of a suite and the strategies it is trained with; `config` overrides the model's defaults."""
+    """One model of a suite and the strategies it is trained with.
+
+    Attributes:
+        model: its name, or a user's `module:NAME`.
+        strategies: their names; `all`: the anchors and every strategy that goes with the model.
+        config: hyperparameters that override the defaults, of the model or of the strategies that know them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     strategies: tuple[str, ...] = Field(min_length=1)
     config: dict[str, StrictInt | StrictFloat] = {}
+
+
+class Tune(BaseModel):
+    """Equal budgets: every strategy of every model tries so many settings on the tuning split.
+
+    Attributes:
+        settings: how many; the first is the declared one, the others are drawn (`bench.tuning`).
+        ranges: where to draw hyperparameters from, in place of the declared ranges: `step_size: [0.001, 1]`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    settings: Annotated[int, Field(ge=1, le=1000)]
+    ranges: dict[str, tuple[float, float]] = {}
 
 
 class Evaluation(BaseModel):
@@ -43,6 +67,14 @@ class SuiteSpec(BaseModel):
         entries: Models and their strategies.
         rounds: The largest number of federated rounds (the best is chosen on the tuning split); none: the model's own.
         seeds: One seed a cell: it decides splits, initial weights, batches and bootstrap.
+        sites: What it runs on where no site is named, each as `--site` takes it; `$FEDWARD_REAL_DATA` is the folder of
+            openly licensed data (../shared/data, where it is not set). None: embedded simulated hospitals.
+        hospitals: How many embedded hospitals.
+        tune: Equal tuning budgets; none: each model's own few settings.
+        faults: What goes wrong on purpose, by name, none for nothing: each federated cell runs under each.
+        min_sites: So many sites have to answer in a round.
+        fraction: The share of the sites that is asked in a round.
+        protocol: Another body of rules for data, models and strategies (`fedcore.protocols`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +86,13 @@ class SuiteSpec(BaseModel):
     entries: tuple[Entry, ...] = Field(min_length=1)
     rounds: Annotated[int, Field(ge=1)] | None = None
     seeds: tuple[int, ...] = Field(min_length=1)
+    sites: tuple[str, ...] = ()
+    hospitals: Annotated[int, Field(ge=1, le=400)] = 6
+    tune: Tune | None = None
+    faults: dict[str, FaultPlan | None] = {}
+    min_sites: Annotated[int, Field(ge=1)] = 1
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    protocol: str | None = None
     evaluation: Evaluation = Evaluation()
 
 
@@ -75,6 +114,10 @@ def load_suite(name: str) -> SuiteSpec:
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and isinstance(content.get("faults"), dict):
+            plans = content["faults"].items()
+            parsed = {n: None if plan is None else FaultPlan.parse(plan, f"{path}: faults.{n}") for n, plan in plans}
+            content = {**content, "faults": parsed}
         return SuiteSpec.model_validate(content)
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error

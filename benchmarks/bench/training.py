@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.plan import representation_of, training_code
 from fedcore.cohort import CannotServe
-from fedcore.federation import FederationRequest, FederationResult, run_federation
+from fedcore.federation import CheckpointError, FederationRequest, FederationResult, run_federation
 from fedcore.prepare import Prepared, prepare
+from fedcore.protocols import protocol
 from fedcore.samples import SiteSamples
 from fedcore.server import RoundReport
 from fedcore.server import Trial as Tried
@@ -27,6 +28,7 @@ from fedcore.task import Task
 from leaderboard.measured import (
     AttritionStep,
     Data,
+    DroppedAnswers,
     Release,
     Round,
     SiteData,
@@ -78,13 +80,24 @@ def prepared_sites(
     served, skipped = [], []
     for site in sorted(sites, key=lambda site: site.name):
         try:
-            served.append(prepare(site, task, representation, spec.split_seed, home()))
+            served.append(prepared_site(spec.federation.protocol, site, task, representation, spec.split_seed))
         except CannotServe as reason:
             skipped.append(SkippedSite(name=site.name, reason=str(reason)))
     if all(one.samples.external for one in served):
         reasons = "; ".join(dict.fromkeys(site.reason.rstrip(".") for site in skipped))
         raise InputError(f"no site can train for {spec.task.name}: {reasons}")
     return served, tuple(skipped)
+
+
+def prepared_site(rules: str | None, site: Site, task: Task, representation: str, split_seed: int) -> Prepared:
+    """A site's samples, as the protocol of that name prepares them or as we do.
+
+    Raises:
+        CannotServe: the site cannot serve the task.
+    """
+    if rules is not None:
+        return protocol.load(rules).prepare(site, task, split_seed)
+    return prepare(site, task, representation, split_seed, home())
 
 
 def described(served: Sequence[Prepared], sites: Sequence[Site], skipped: tuple[SkippedSite, ...]) -> Data:
@@ -125,26 +138,33 @@ def trained_folder(spec: Spec, code_fingerprint: str) -> Path:
     return home() / "trained" / key[:2] / key
 
 
-def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *, reuse: bool) -> Predicted:
-    """Train what the spec asks for, or find it trained already.
+def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *, reuse: bool, engine: str) -> Predicted:
+    """Train what the spec asks for, or find it trained already. Killed in the middle, it goes on where it was.
 
     Args:
         spec: the cell.
         task: its task.
         sites: its sites, in any order.
         on_round: hears of each round.
-        reuse: whether predictions that were kept may serve.
+        reuse: whether predictions that were kept, or a training that was stopped, may serve.
+        engine: where the federation runs; the result is the same.
 
     Raises:
         InputError: no training site can serve the task.
     """
-    representation = representation_of(spec.model.name)
-    folder = trained_folder(spec, training_code(spec.model.name, spec.strategy.name, representation))
+    representation = representation_of(spec.model.name, spec.federation.protocol)
+    folder = trained_folder(spec, training_code(spec.model.name, spec.strategy.name, spec.federation.protocol))
     if reuse and (folder / "trained.json").is_file():
         trained = Trained.model_validate_json((folder / "trained.json").read_bytes())
         return Predicted(trained, folder / "predictions.parquet")
     served, skipped = prepared_sites(spec, task, sites, representation)
-    result = run_federation([one.samples for one in served], _request(spec), on_round=on_round)
+    samples = [one.samples for one in served]
+    if spec.federation.protocol is not None:
+        samples = protocol.load(spec.federation.protocol).gather(samples)
+    checkpoint = home() / "checkpoints" / folder.name
+    if not reuse:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    result = _federation(samples, _request(spec, engine), checkpoint, on_round)
     trained = Trained(
         data=described(served, sites, skipped),
         training=_training(result),
@@ -153,17 +173,36 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
         bytes_down=result.bytes_down,
         round_s=tuple(report.seconds for report in result.rounds),
     )
-    keep(folder, trained, [one.samples for one in served], result.predictions)
+    keep(folder, trained, samples, result.predictions)
+    shutil.rmtree(checkpoint, ignore_errors=True)
     return Predicted(trained, folder / "predictions.parquet")
 
 
-def _request(spec: Spec) -> FederationRequest:
+def _federation(
+    samples: Sequence[SiteSamples], request: FederationRequest, checkpoint: Path, on_round: OnRound
+) -> FederationResult:
+    """Run it, or go on; what cannot be gone on from is begun anew."""
+    checkpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        return run_federation(samples, request, folder=checkpoint, on_round=on_round)
+    except CheckpointError:
+        shutil.rmtree(checkpoint)
+        return run_federation(samples, request, folder=checkpoint, on_round=on_round)
+
+
+def _request(spec: Spec, engine: str) -> FederationRequest:
     asked = {
         "model": spec.model.name,
         "strategy": spec.strategy.name,
         "rounds": spec.federation.rounds,
+        "settings": spec.tune.settings if spec.tune else None,
         "config": spec.model.config,
         "seed": spec.seed,
+        "min_sites": spec.federation.min_sites,
+        "fraction": spec.federation.fraction,
+        "faults": spec.federation.faults.plan if spec.federation.faults else None,
+        "protocol": spec.federation.protocol,
+        "engine": engine,
     }
     return FederationRequest.model_validate(asked)
 
@@ -174,11 +213,31 @@ def _training(result: FederationResult) -> Training:
         selection=result.selection,
         trials=tuple(_trial(trial) for trial in result.trials),
         rounds=tuple(
-            Round(round=r.round, train_loss=r.train_loss, tuning_loss=r.tuning_loss)
+            Round(
+                round=r.round,
+                train_loss=r.train_loss,
+                tuning_loss=r.tuning_loss,
+                answered=r.answered,
+                waited_s=r.waited_s,
+            )
             for r in result.rounds
             if r.trial == result.chosen
         ),
         skipped=tuple(SkippedSite(name=name, reason=reason) for name, reason in sorted(result.skipped.items())),
+        dropped=_dropped(result),
+        own_start=result.own_start,
+    )
+
+
+def _dropped(result: FederationResult) -> tuple[DroppedAnswers, ...]:
+    """The chosen trial's answers that did not count: one entry for each site, action and reason."""
+    rounds: dict[tuple[str, str, str], list[int]] = {}
+    for one in result.dropped:
+        if one.trial == result.chosen:
+            rounds.setdefault((one.site, one.action, one.reason), []).append(one.round)
+    return tuple(
+        DroppedAnswers(site=site, action=action, reason=reason, rounds=tuple(numbers))
+        for (site, action, reason), numbers in sorted(rounds.items())
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy.typing as npt
 import polars as pl
 
+from fedcore.plugin import is_plugin, named
 from fedcore.samples import SiteSamples
 from privacy.releases.sketches import DEFAULT_MINIMUM, Sketch, Sketches
 from sites.dataset import Dataset
@@ -110,11 +111,13 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Representation:
-    """Find a representation by its file's name.
+    """Find a representation by its file's name, or a user's own by `module:NAME`.
 
     Raises:
         InputError: There is none of that name.
     """
+    if is_plugin(name):
+        return cast("Representation", named(name, "representation"))
     if name not in names():
         raise InputError(f"Representation '{name}': found no such one, expected one of {', '.join(names())}.")
     return cast("Representation", import_module(f"fedcore.features.{name}").REPRESENTATION)

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ import typer
 
 from bench import output
 from bench.commands.options import DEFAULT_OUT, Json, Out
-from bench.modes import CacheMode, Rerun
+from bench.modes import CacheMode, Device, Engine, Rerun
+from bench.provenance import DEVICE
 
 Suite = Annotated[
     str, typer.Option("--suite", help="A suite's name (`bench list suites`) or the path of a .yaml file.")
@@ -27,6 +29,18 @@ TaskOption = Annotated[list[str] | None, typer.Option("--task", help="Only these
 Only = Annotated[list[str] | None, typer.Option("--only", help="model=NAME or strategy=NAME, by commas; several.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0 to N-1 instead of the suite's.")]
 Rounds = Annotated[int | None, typer.Option("--rounds", min=1, help="At most so many federated rounds.")]
+Model = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="A model to add to the suite's, also your own module:NAME; several."),
+]
+Strategy = Annotated[
+    list[str] | None,
+    typer.Option("--strategy", help="A strategy to add to the suite's, also your own module:NAME; several."),
+]
+LeaveOneOut = Annotated[
+    bool, typer.Option("--leave-one-site-out", help="Each cell once for each site, which is then only scored.")
+]
+FaultFile = Annotated[Path | None, typer.Option("--faults", help="A file of what goes wrong in every federated cell.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")]
 
 
@@ -79,11 +93,16 @@ class Number(output.Report):
 
 
 class SummaryRow(output.Report):
-    """One line of the end table; `sites` names the worst site or sites, or the external site that was scored."""
+    """One line of the end table.
+
+    `faults`: what went wrong on purpose, by its name in the suite; `sites` names the worst site or sites, or the
+    external site that was scored.
+    """
 
     task: str
     model: str
     strategy: str
+    faults: str | None
     scope: str
     sites: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -109,6 +128,10 @@ def plan(
     only: Only = None,
     seeds: Seeds = None,
     rounds: Rounds = None,
+    model: Model = None,
+    strategy: Strategy = None,
+    leave_one_site_out: LeaveOneOut = False,
+    faults: FaultFile = None,
     out: Out = DEFAULT_OUT,
     jobs: Jobs = None,
     json_: Json = False,
@@ -117,7 +140,8 @@ def plan(
     from bench.estimate import estimate_seconds
     from leaderboard.store import Store
 
-    cells, sites, loaded = _cells(suite, site, external, task, only, seeds, rounds, out, quiet=json_)
+    asked = _Asked(suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults)
+    cells, sites, loaded = _cells(asked, out, quiet=json_)
     seconds = estimate_seconds(cells, Store(out))
     rows = []
     for cell in cells:
@@ -162,6 +186,16 @@ def run(
     only: Only = None,
     seeds: Seeds = None,
     rounds: Rounds = None,
+    model: Model = None,
+    strategy: Strategy = None,
+    leave_one_site_out: LeaveOneOut = False,
+    faults: FaultFile = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="Where a federation runs; the result is the same.")] = (
+        Engine.inline
+    ),
+    device: Annotated[Device, typer.Option("--device", help="Where networks train; auto: a GPU if there is one.")] = (
+        Device.auto
+    ),
     jobs: Jobs = None,
     ray_address: Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster, e.g. auto.")] = None,
     cache: Annotated[
@@ -174,7 +208,9 @@ def run(
     """Run a suite: every cell that has no record yet, then one table. The same command goes on where it stopped."""
     from bench.run import run_cells
 
-    cells, sites, loaded = _cells(suite, site, external, task, only, seeds, rounds, out, quiet=json_)
+    os.environ[DEVICE] = device.value
+    asked = _Asked(suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults)
+    cells, sites, loaded = _cells(asked, out, quiet=json_)
     finished = run_cells(
         cells,
         sites,
@@ -185,6 +221,7 @@ def run(
         rerun=rerun,
         command=shlex.join(["bench", *sys.argv[1:]]),
         quiet=json_,
+        engine=engine.value,
     )
     from bench.report import print_run, run_report
     from sites.errors import InputError
@@ -206,34 +243,46 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _cells(
-    suite: str,
-    site: Sequence[str] | None,
-    external: Sequence[str] | None,
-    task: Sequence[str] | None,
-    only: Sequence[str] | None,
-    seeds: int | None,
-    rounds: int | None,
-    out: Path,
-    *,
-    quiet: bool,
-) -> tuple[list[Any], list[Any], Any]:
+@dataclass(frozen=True)
+class _Asked:
+    """The options that decide on the cells."""
+
+    suite: str
+    site: Sequence[str] | None
+    external: Sequence[str] | None
+    task: Sequence[str] | None
+    only: Sequence[str] | None
+    seeds: int | None
+    rounds: int | None
+    model: Sequence[str] | None
+    strategy: Sequence[str] | None
+    leave_one_out: bool
+    faults: Path | None
+
+
+def _cells(asked: _Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[Any], Any]:
     """The plan of a command line: its cells, its sites, its suite."""
     from bench.open import open_all
-    from bench.plan import Choice, check_names, make_plan
+    from bench.plan import Choice, check_names, make_plan, with_more
     from bench.suite import load_suite
+    from fedcore.faults.plan import FaultPlan
     from leaderboard.store import Store
 
-    loaded = load_suite(suite)
+    loaded = load_suite(asked.suite)
     changes: dict[str, Any] = {}
-    if task:
-        changes["tasks"] = tuple(task)
-    if seeds:
-        changes["seeds"] = tuple(range(seeds))
-    if rounds:
-        changes["rounds"] = rounds
-    loaded = loaded.model_copy(update=changes)
-    choice = Choice.parse(only or [])
+    if asked.task:
+        changes["tasks"] = tuple(asked.task)
+    if asked.seeds:
+        changes["seeds"] = tuple(range(asked.seeds))
+    if asked.rounds:
+        changes["rounds"] = asked.rounds
+    faults = FaultPlan.load(asked.faults) if asked.faults else None
+    if faults is not None:
+        changes["faults"] = {"file": faults}
+    loaded = with_more(loaded.model_copy(update=changes), asked.model or (), asked.strategy or ())
+    choice = Choice.parse(asked.only or [])
     check_names(loaded, choice)
-    sites = open_all(site or [], external or [], quiet=quiet)
-    return make_plan(loaded, sites, choice, Store(out)), sites, loaded
+    sites = open_all(asked.site or [], asked.external or [], quiet=quiet, suite=loaded)
+    if faults is not None:
+        faults.check([one.name for one in sites], str(asked.faults))
+    return make_plan(loaded, sites, choice, Store(out), leave_one_out=asked.leave_one_out), sites, loaded

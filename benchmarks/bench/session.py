@@ -1,0 +1,119 @@
+"""Ray, as long as a grid lasts: one of our own on this machine, or a cluster that answers.
+
+Ray itself tries for minutes to reach an address, whatever is there; here somebody knocks first.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench import environment
+from sites.errors import InputError
+from sites.home import home
+
+KNOCK_SECONDS = 10
+QUIET: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+
+
+@contextmanager
+def session(jobs: int, address: str | None) -> Iterator[Any]:
+    """The module `ray`, connected; when the block ends, Ray's processes are gone and the environment is as it was.
+
+    Args:
+        jobs: Processors of a Ray of our own.
+        address: That of a cluster, or None for a Ray of our own.
+
+    Raises:
+        InputError: There is no such cluster, or Ray cannot start.
+    """
+    before = dict(os.environ)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    workers = {**environment.for_workers(), "FEDWARD_HOME": str(home())}
+    os.environ.update(workers)  # Ray's own processes take theirs from here
+    try:
+        import ray
+
+        _hush(ray)
+        folder = _start(ray, jobs) if address is None else _join(ray, address, workers)
+        if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _hush(ray: Any) -> None:
+    """Keep Ray from writing what befell a worker to standard output, where a JSON document may be: no option does."""
+    ray._private.worker.listen_error_messages = lambda _worker, _threads_stopped: None
+
+
+def _start(ray: Any, jobs: int) -> Path:
+    """A Ray of our own, whatever other Ray runs here; returns the folder of its logs and sockets."""
+    os.environ.update(environment.CLOSED_PROXY)
+    os.environ.pop("RAY_ADDRESS", None)
+    try:
+        started = ray.init("local", num_cpus=jobs, object_store_memory=256 * 2**20, include_dashboard=False, **QUIET)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise InputError(f"Ray could not start on this machine ({error}); --jobs 1 does without") from error
+    return Path(started.address_info["session_dir"])
+
+
+def _join(ray: Any, address: str, workers: dict[str, str]) -> None:
+    try:
+        ray.init(_knocked(address), runtime_env={"env_vars": workers}, **QUIET)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"found no Ray cluster at {address!r} ({error}); expected HOST:PORT of the head of one that runs and that "
+            "this machine is a node of, or auto"
+        ) from error
+
+
+def knock(address: str) -> None:
+    """See whether anybody listens at HOST:PORT.
+
+    Raises:
+        OSError: Nobody does.
+        ValueError: This is no address.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _knocked(address: str) -> str:
+    """The address of a Ray head that answers.
+
+    Raises:
+        OSError: Nobody is there, or it is no Ray.
+        ValueError: This is no address.
+    """
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+    from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
+    from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+    if "://" in address:
+        raise ValueError("an address has no ://")
+    found: str = canonicalize_bootstrap_address_or_die(address)
+    knock(found)
+    channel = init_grpc_channel(found, [("grpc.enable_http_proxy", 0)])
+    try:
+        NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), timeout=KNOCK_SECONDS)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAUTHENTICATED:  # else Ray itself says what is amiss
+            raise ConnectionError("what answers there is not the head of a Ray cluster") from None
+    finally:
+        channel.close()
+    return found

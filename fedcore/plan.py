@@ -1,0 +1,107 @@
+"""What is to be trained, and how: the plan that a request becomes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedcore.faults.plan import FaultPlan
+from fedcore.learner import Setting
+from fedcore.models import model
+from fedcore.models.model import ModelSpec
+from fedcore.protocols import protocol
+from fedcore.request import FederationRequest
+from fedcore.strategies import strategy
+from fedcore.strategies.strategy import StrategySpec
+from fedcore.streams import draw_seed
+from sites.errors import InputError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train, and how.
+
+    Attributes:
+        model: the model.
+        model_name: its name.
+        strategy: the strategy.
+        strategy_name: its name.
+        recipe: `federated` or `alone`.
+        settings: what is tried; `untuned` alone, for `untuned_rounds`, where tuning cannot choose.
+        rounds: rounds of each setting.
+        patience: see `fedcore.models.model.Recipe`.
+        untuned: the setting where tuning cannot choose.
+        untuned_rounds: its rounds.
+        seed: the cell's seed.
+        initial_seed: that of the initial model.
+        min_sites: the fewest sites whose answers make a round.
+        fraction: the share of sites that is asked in a round.
+        faults: what goes wrong on purpose.
+    """
+
+    model: ModelSpec
+    model_name: str
+    strategy: StrategySpec
+    strategy_name: str
+    recipe: str
+    settings: Sequence[Setting]
+    rounds: int
+    patience: int | None
+    untuned: Setting
+    untuned_rounds: int
+    seed: int
+    initial_seed: int
+    min_sites: int = 1
+    fraction: float = 1.0
+    faults: FaultPlan | None = None
+
+
+def plan_of(request: FederationRequest) -> Plan:
+    """The plan of a request.
+
+    Raises:
+        InputError: the model, the strategy or a hyperparameter is unknown, or they do not go together.
+    """
+    rules = None if request.protocol is None else protocol.load(request.protocol)
+    model_name = request.model if rules is None else rules.model(request.model)
+    strategy_name = request.strategy if rules is None else rules.strategy(request.strategy)
+    spec, chosen = model.load(model_name), strategy.load(strategy_name)
+    strategy.check(request.model, spec, strategy_name)
+    kind = strategy.recipe(request.strategy)
+    recipe = spec.recipe(kind)
+    for setting in (request.config, *(request.settings or ())):
+        refuse_unknown(spec, kind, request.strategy, chosen, setting)
+    declared: Setting = {**recipe.untuned, **chosen.options}
+    tried = recipe.settings if request.settings is None else request.settings
+    anchor = request.strategy in strategy.ANCHORS
+    return Plan(
+        model=spec,
+        model_name=model_name,
+        strategy=chosen,
+        strategy_name=strategy_name,
+        recipe=kind,
+        settings=[{**declared, **setting, **request.config} for setting in tried],
+        rounds=request.rounds or recipe.rounds,
+        patience=recipe.patience,
+        untuned={**declared, **request.config},
+        untuned_rounds=min(request.rounds or recipe.untuned_rounds, recipe.untuned_rounds),
+        seed=request.seed,
+        initial_seed=rules.initial_seed(request.seed)
+        if rules is not None and rules.initial_seed is not None
+        else draw_seed(request.seed, "initial"),
+        min_sites=1 if anchor else request.min_sites,
+        fraction=1.0 if anchor else request.fraction,
+        faults=None if anchor else request.faults,
+    )
+
+
+def refuse_unknown(spec: ModelSpec, kind: str, name: str, chosen: StrategySpec, setting: Setting) -> None:
+    """See that a model's recipe or its strategy knows these hyperparameters.
+
+    Raises:
+        InputError: neither knows one of them.
+    """
+    known = sorted({*spec.recipe(kind).untuned, *chosen.options})
+    for hyperparameter in setting:
+        if hyperparameter not in known:
+            raise InputError(
+                f"unknown hyperparameter '{hyperparameter}' of {spec.name} with {name}; expected {', '.join(known)}"
+            )
