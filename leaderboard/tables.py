@@ -41,8 +41,8 @@ class Number:
 class Row:
     """One line.
 
-    `faults`: what went wrong on purpose, by its name; None for nothing. `sites`: for `worst-site`, the sites that were worst by any metric and seed, by name; for `site` and `external`, the
-    one site.
+    `faults`: what went wrong on purpose, by its name; None for nothing. `sites`: for `worst-site`, the sites that were
+    worst by any metric and seed, by name; for `site` and `external`, the one site.
     """
 
     task: str
