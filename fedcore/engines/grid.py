@@ -319,10 +319,13 @@ class SiteGrid(Grid):
             if isinstance(struck, Lost):
                 return self._drop(reply, struck.reason)
             reply.content = struck
+        arrived = parcel(reply.content)
         try:
-            releases.check(action, parcel(reply.content), sent)
+            releases.check(action, arrived, sent)
         except ReleaseError as error:
             return self._drop(reply, str(error))
+        if action == "evaluate" and arrived.numbers["num-examples"] == 0:  # a mean over such replies divides by 0
+            return _error(self._requests[reply.metadata.src_node_id], "too few tuning patients to tell of")
         reply.content = _converted(reply.content, wide)
         return reply
 

@@ -7,7 +7,7 @@ from privacy.releases.messages import SCHEMAS, Parcel, check, released
 from privacy.releases.sketches import Counts, ReleaseError, pack
 
 MODEL = {"weight": np.zeros((1, 3), np.float32), "bias": np.zeros(1, np.float32)}
-TRAINED = {"num-examples": 40, "loss-weight": 40, "loss-sum": 12.5}
+TRAINED = {"num-examples": 40, "loss-weight": 40, "loss-sum": 12.5, "steps": 4}
 
 
 def test_a_trained_model_of_the_shape_that_was_sent_may_leave() -> None:
@@ -21,6 +21,8 @@ def test_a_trained_model_of_the_shape_that_was_sent_may_leave() -> None:
         ({"weight": MODEL["weight"]}, "no array 'bias'"),
         ({**MODEL, "weight": np.zeros((40, 3), np.float32)}, r"'weight' as float32 \(40, 3\)"),
         ({**MODEL, "weight": np.zeros((1, 3), np.float64)}, "'weight' as float64"),
+        ({**MODEL, "weight": np.full((1, 3), np.nan, np.float32)}, "'weight' with NaN or infinity"),
+        ({**MODEL, "bias": np.full(1, -np.inf, np.float32)}, "'bias' with NaN or infinity"),
     ],
 )
 def test_nothing_but_the_model_that_was_sent_leaves_as_a_model(arrays: dict[str, np.ndarray], what: str) -> None:
@@ -38,13 +40,15 @@ def test_a_boosted_tree_model_may_grow_and_no_other_array_may() -> None:
     "numbers",
     [
         {**TRAINED, "losses": 1.0},
-        {"num-examples": 40, "loss-weight": 40},
+        {"num-examples": 40, "loss-weight": 40, "steps": 4},
+        {"num-examples": 40, "loss-weight": 40, "loss-sum": 12.5},
         {**TRAINED, "loss-sum": [0.1, 0.2]},
         {**TRAINED, "loss-sum": float("nan")},
         {**TRAINED, "num-examples": -1},
         {**TRAINED, "num-examples": 9},
         {**TRAINED, "num-examples": 4.5},
         {**TRAINED, "loss-weight": 9},
+        {**TRAINED, "steps": float("inf")},
         {**TRAINED, "num-examples": True},
     ],
 )
@@ -62,7 +66,7 @@ def test_a_refusal_names_fields_and_never_values() -> None:
 
 @pytest.mark.parametrize("text", ["", "two\nlines", "x" * 201, b"bytes", 5])
 def test_texts_are_short_names(text: object) -> None:
-    numbers = {"train": 0, "tuning-events": 0, "tuning-non-events": 0}
+    numbers = {"train": 0, "tuning": 0, "tuning-events": 0, "tuning-non-events": 0}
     check("query.site", Parcel(numbers=numbers, texts={"site": "boston"}), {})
     with pytest.raises(ReleaseError):
         check("query.site", Parcel(numbers=numbers, texts={"site": text}), {})

@@ -10,12 +10,14 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedcore.engines import inline
 from fedcore.engines.grid import FederationError, SiteGrid, seeded_sampling
 from fedcore.engines.inline import InlineGrid
 from fedcore.engines.parcels import parcel, payload_bytes, record
+from fedcore.rule import Roster
 from fedcore.strategies import strategy
 
 SITES = ["cairo", "amman", "bern"]
@@ -31,7 +33,7 @@ def _app(sites: list[str] = SITES) -> ClientApp:
 
     @app.query("site")
     def site(message: Message, context: Context) -> Message:
-        numbers = MetricRecord({"train": 30, "tuning-events": 0, "tuning-non-events": 0})
+        numbers = MetricRecord({"train": 30, "tuning": 0, "tuning-events": 0, "tuning-non-events": 0})
         return Message(
             RecordDict({"metrics": numbers, "config": ConfigRecord({"site": name(context)})}), reply_to=message
         )
@@ -45,7 +47,8 @@ def _app(sites: list[str] = SITES) -> ClientApp:
             key: (value + own.normal(size=value.shape)).astype(value.dtype)
             for key, value in parcel(message.content).arrays.items()
         }
-        numbers = MetricRecord({"num-examples": WEIGHTS[name(context)], "loss-weight": 10, "loss-sum": float(calls)})
+        weight = WEIGHTS[name(context)]
+        numbers = MetricRecord({"num-examples": weight, "loss-weight": 10, "loss-sum": float(calls), "steps": 4})
         return Message(RecordDict({"arrays": record(arrays), "metrics": numbers}), reply_to=message)
 
     return app
@@ -71,13 +74,17 @@ def _run(use: Any, sites: list[str] = SITES, grid: type[InlineGrid] = InlineGrid
     return out[0]
 
 
+def _fedavg(sites: int) -> Strategy:
+    return strategy.load("fedavg").build(Roster(sites=sites, samples=210), {})
+
+
 def _average(inner: Grid) -> dict[str, np.ndarray]:
     """Three rounds of FedAvg of a float32 model."""
     grid = SiteGrid(inner)
     start = {"w": np.linspace(0, 1, 1000, dtype=np.float32), "n": np.array(5), "b": np.float32([3.0])}
     grid.travels(start)
     arrays: ArrayRecord = record(start)
-    fedavg = strategy.load("fedavg")(len(grid.sites))
+    fedavg = _fedavg(len(grid.sites))
     for number in (1, 2, 3):
         asked = fedavg.configure_train(number, arrays, ConfigRecord(), grid)
         arrays = fedavg.aggregate_train(number, grid.exchange(asked))[0]
@@ -113,7 +120,7 @@ def test_the_average_is_taken_in_float64() -> None:
         grid = SiteGrid(inner)
         start = {"w": np.linspace(0, 1, 1000, dtype=np.float32)}
         grid.travels(start)
-        fedavg = strategy.load("fedavg")(3)
+        fedavg = _fedavg(3)
         replies = grid.exchange(fedavg.configure_train(1, record(start), ConfigRecord(), grid))
         sent = [parcel(reply.content).arrays["w"] for reply in replies]
         averaged = fedavg.aggregate_train(1, replies)[0]
@@ -131,17 +138,18 @@ def test_bytes_are_those_of_the_messages() -> None:
         up, down = grid.bytes_up, grid.bytes_down
         start = {"w": np.zeros(1000, np.float32)}
         grid.travels(start)
-        fedavg = strategy.load("fedavg")(3)
+        fedavg = _fedavg(3)
         grid.exchange(fedavg.configure_train(1, record(start), ConfigRecord({"trial": 1}), grid))
         return up, down, grid.bytes_up - up, grid.bytes_down - down
 
     up, down, up_train, down_train = _run(count)
     header = 128  # of numpy's format
     array = header + 4000 + len("w")
-    assert down == 0
-    assert up == sum(3 * 8 + len("traintuning-eventstuning-non-events") + len("site") + len(s) for s in SITES)
-    assert down_train == 3 * (array + len("trial") + 8 + len("server-round") + 8)
-    assert up_train == 3 * (array + 3 * 8 + len("num-examplesloss-weightloss-sum"))
+    terms = len("federation") + len("0")
+    assert down == 3 * terms
+    assert up == sum(4 * 8 + len("traintuningtuning-eventstuning-non-events") + len("site") + len(s) for s in SITES)
+    assert down_train == 3 * (array + len("trial") + 8 + len("server-round") + 8 + terms)
+    assert up_train == 3 * (array + 4 * 8 + len("num-examplesloss-weightloss-sumsteps"))
     assert payload_bytes(RecordDict({"m": MetricRecord({"ab": 1})})) == 10
 
 
@@ -158,7 +166,7 @@ def test_a_site_left_out_is_out_of_sight_of_the_strategy() -> None:
     def kept(inner: Grid) -> list[int]:
         grid = SiteGrid(inner)
         grid.keep(["cairo", "amman"])
-        asked = strategy.load("fedavg")(2).configure_train(1, ArrayRecord(), ConfigRecord(), grid)
+        asked = _fedavg(2).configure_train(1, ArrayRecord(), ConfigRecord(), grid)
         return sorted(message.metadata.dst_node_id for message in asked)
 
     assert _run(kept) == [1, 2]
@@ -167,7 +175,7 @@ def test_a_site_left_out_is_out_of_sight_of_the_strategy() -> None:
 def test_client_state_lives_through_rounds_and_dies_with_the_federation() -> None:
     def calls(inner: Grid) -> list[float]:
         grid = SiteGrid(inner)
-        fedavg = strategy.load("fedavg")(3)
+        fedavg = _fedavg(3)
         return [
             float(
                 str(
@@ -179,7 +187,7 @@ def test_client_state_lives_through_rounds_and_dies_with_the_federation() -> Non
             for n in (1, 2)
         ]
 
-    assert _run(calls) == _run(calls) == [3.0, 6.0]
+    assert _run(calls) == _run(calls) == [1.0, 2.0]
 
 
 def test_sampling_is_seeded_and_pythons_random_left_as_found() -> None:

@@ -10,12 +10,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedcore.client import client_app, wall
+from fedcore.client import Desk, client_app, wall
 from fedcore.engines import inline, parcels
-from fedcore.engines.grid import FederationError, SiteGrid
+from fedcore.engines.grid import TERMS, FederationError, SiteGrid, Turn
 from fedcore.engines.inline import InlineGrid
 from fedcore.features import representation
 from fedcore.federation import FederationRequest, run_federation
+from fedcore.memory import SiteMemory
 from fedcore.models import model
 from fedcore.samples import SiteSamples
 from privacy.releases.messages import SCHEMAS
@@ -92,20 +93,28 @@ def test_a_site_asked_for_a_model_of_nine_patients_refuses_whoever_asks(make_hos
     samples = make_hospital("tiny", n=40, d=5)
     few = samples.take(np.flatnonzero(samples.split == "train")[:9])
     shown = representation.load("tabular")
-    agreed = {"model": "logistic", "recipe": "federated", "space": shown.agree(shown.sketch(samples)).to_json()}
+    space = shown.agree(shown.sketch(samples)).to_json()
+    agreed = {"model": "logistic", "recipe": "federated", "strategy": "fedavg", "space": space}
     setting = json.dumps(dict(model.load("logistic").recipe("federated").untuned))
     start = parcels.record({"weight": np.zeros((1, 5), np.float32), "bias": np.zeros(1, np.float32)})
-    asked = ConfigRecord({"setting": setting, "trial": 0, "seed": 0, "server-round": 1})
-    training = RecordDict({"arrays": start, "config": asked})
+    numbers = {"trial": 0, "seed": 0, "round": 1, "last-round": 0, "best-round": 0}
+    terms = ConfigRecord({"federation": "0", "setting": setting, **numbers})
+    agreement = RecordDict({"config": ConfigRecord({**agreed}), TERMS: terms})
+    training = RecordDict({"arrays": start, TERMS: terms})
 
     def insist(grid: Grid) -> None:
-        for action, what in (("query.space", RecordDict({"config": ConfigRecord({**agreed})})), ("train", training)):
+        for action, what in (("query.space", agreement), ("train", training)):
             (reply,) = grid.send_and_receive([Message(what, dst_node_id=1, message_type=action)])
             if reply.has_error():
                 raise FederationError(reply.error.reason)
 
     with pytest.raises(FederationError, match="fewer than 10 training patients"):
-        inline.run(_server(insist), client_app(lambda _: few), 1)
+        inline.run(_server(insist), _app(few), 1)
+
+
+def _app(samples: SiteSamples) -> ClientApp:
+    here = Desk(samples, SiteMemory(None, samples.site))
+    return client_app(lambda context, federation: here)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +127,7 @@ def test_a_site_asked_for_a_model_of_nine_patients_refuses_whoever_asks(make_hos
     ],
 )
 def test_the_wall_stops_what_no_schema_names(extra: dict[str, Any], tiny: SiteSamples) -> None:
-    app = client_app(lambda _: tiny)
+    app = _app(tiny)
     leaky = ClientApp(mods=[wall])
 
     @leaky.query("site")
@@ -133,7 +142,7 @@ def test_the_wall_stops_what_no_schema_names(extra: dict[str, Any], tiny: SiteSa
 
 
 def test_the_server_refuses_what_a_site_without_a_wall_sends(tiny: SiteSamples) -> None:
-    app = client_app(lambda _: tiny)
+    app = _app(tiny)
     open_door = ClientApp()
 
     @open_door.query("site")
@@ -144,6 +153,41 @@ def test_the_server_refuses_what_a_site_without_a_wall_sends(tiny: SiteSamples) 
 
     with pytest.raises(FederationError, match=r"node 1: .* would send the array 'rows', which may not leave"):
         inline.run(_server(SiteGrid), open_door, 1)
+
+
+ROWS = ArrayRecord({"rows": Array(np.zeros(TINY))})
+
+
+def test_a_reply_that_may_not_leave_is_left_out_of_its_round_and_noted(tiny: SiteSamples, make_hospital: Any) -> None:
+    """One of two sites has no wall and sends rows beside its model; the other's answer counts."""
+    apps = [_app(tiny), _app(make_hospital("other", n=300, d=5))]
+    sites = ClientApp()
+
+    def at(context: Context) -> ClientApp:
+        return apps[int(str(context.node_config["partition-id"]))]
+
+    @sites.query("site")
+    def site(message: Message, context: Context) -> Message:
+        return at(context)(message, context)
+
+    @sites.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        content = RecordDict({"metrics": MetricRecord({"num-examples": 10, "loss-sum": 6.9})})
+        if at(context) is apps[0]:
+            content["rows"] = ROWS
+        return Message(content, reply_to=message)
+
+    def ask(inner: Grid) -> None:
+        grid = SiteGrid(inner)
+        grid.begin(Turn(trial=2, seed=0, setting="{}", round=3))
+        nodes = list(grid.get_node_ids())
+        counted = grid.exchange([Message(RecordDict(), dst_node_id=n, message_type="evaluate") for n in nodes])
+        assert [reply.metadata.src_node_id for reply in counted] == [2]
+        (dropped,) = grid.dropped
+        assert dropped[:4] == (2, 3, "tiny", "evaluate")
+        assert "would send the array 'rows', which may not leave" in dropped.reason
+
+    inline.run(_server(ask), sites, 2)
 
 
 def test_a_crash_tells_its_kind_and_keeps_its_text_at_the_site() -> None:
