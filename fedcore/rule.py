@@ -70,7 +70,7 @@ class Rule(Protocol):
         ...
 
     def ask(self, number: int, sites: Sequence[int]) -> Sequence[int]:
-        """Which of the sites that were drawn for round `number` (from 1) are asked."""
+        """Which of the sites that were drawn for round `number` (from 1), in the order of their names, are asked."""
         ...
 
     def combine(self, arrays: Arrays, replies: Sequence[Reply]) -> Arrays:
@@ -129,6 +129,26 @@ def combination(*terms: tuple[float, Arrays]) -> dict[str, np.ndarray]:
 def zeros(arrays: Arrays) -> dict[str, np.ndarray]:
     """Zeros of the model's shapes and types."""
     return {name: np.zeros_like(value) for name, value in arrays.items()}
+
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What torch calls the arrays in which batch normalisation keeps what it has measured."""
+
+
+def with_mean_statistics(arrays: Arrays, replies: Sequence[Reply]) -> dict[str, np.ndarray]:
+    """The model with the replies' means in place of what batch normalisation has measured.
+
+    No gradient made those arrays, so nothing that takes a change for a gradient may step along it: a variance that is
+    extrapolated ends below 0.
+
+    >>> reply = Reply(0, {"w": np.array([1.0]), "norm.running_var": np.array([2.0])}, samples=10)
+    >>> with_mean_statistics({"w": np.array([5.0]), "norm.running_var": np.array([-1.0])}, [reply])
+    {'w': array([5.]), 'norm.running_var': array([2.])}
+    """
+    names = [name for name in arrays if name.rpartition(".")[2] in STATISTICS]
+    measured = [{name: reply.arrays[name] for name in names} for reply in replies]
+    means = mean(measured, [reply.samples for reply in replies]) if names else {}
+    return {**arrays, **means}
 
 
 def ruled(make: Callable[[Roster, Setting], Rule]) -> "Callable[[Roster, Setting], Strategy]":

@@ -28,7 +28,8 @@ class RuledStrategy(FedAvg):
             message.metadata.dst_node_id: message
             for message in super().configure_train(server_round, arrays, config, grid)
         }
-        asked = [drawn[node] for node in self._rule.ask(server_round, list(drawn))]
+        in_order = [node for node in grid.get_node_ids() if node in drawn]  # ids differ from engine to engine
+        asked = [drawn[node] for node in self._rule.ask(server_round, in_order)]
         beside = {name: record(beside) for name, beside in self._rule.beside(self._sent).items()}
         content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config, **beside})
         for message in asked:

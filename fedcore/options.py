@@ -1,0 +1,50 @@
+"""A strategy's options: numbers within bounds, or a sentence."""
+
+import math
+
+from fedcore.learner import Setting
+from sites.errors import InputError
+
+
+def number(
+    setting: Setting,
+    name: str,
+    *,
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    at_most: float = math.inf,
+    below: float = math.inf,
+) -> float:
+    """The option's value.
+
+    Raises:
+        InputError: it is out of bounds.
+
+    >>> number({"mu": 0.1}, "mu", at_least=0)
+    0.1
+    >>> number({"mu": -0.1}, "mu", at_least=0)
+    Traceback (most recent call last):
+    sites.errors.InputError: option 'mu' is -0.1; expected a number of at least 0
+    """
+    value = float(setting[name])
+    if not (max(at_least, above) <= value <= min(at_most, below) and value not in (above, below)):
+        bounds = {"of at least": at_least, "above": above, "of at most": at_most, "below": below}
+        words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+        raise InputError(f"option '{name}' is {setting[name]}; expected a number {words}")
+    return value
+
+
+def whole(setting: Setting, name: str, *, at_least: int) -> int:
+    """The option's value, a whole number.
+
+    Raises:
+        InputError: it is none, or too small.
+
+    >>> whole({"byzantine": 1.5}, "byzantine", at_least=0)
+    Traceback (most recent call last):
+    sites.errors.InputError: option 'byzantine' is 1.5; expected a whole number of at least 0
+    """
+    value = float(setting[name])
+    if not value.is_integer() or value < at_least:
+        raise InputError(f"option '{name}' is {setting[name]}; expected a whole number of at least {at_least}")
+    return int(value)
