@@ -88,6 +88,18 @@ def test_local_gives_each_site_its_own_model_and_none_to_external_ones(sites: li
     assert (result.bytes_up, result.bytes_down) == (0, 0)
 
 
+def test_external_takes_over_what_the_largest_other_site_trained_alone(sites: list[SiteSamples]) -> None:
+    result, local = _run(sites, "logistic", "external"), _run(sites, "logistic", "local")
+    sources = {"alpha": "gamma", "beta": "alpha", "gamma": "alpha", "outside": "alpha"}
+    assert sorted(result.predictions) == sorted(sources)
+    for site, source in sources.items():
+        np.testing.assert_array_equal(result.predictions[site], result.by_site[source].predictions[site])
+    for source in ("alpha", "gamma"):
+        np.testing.assert_array_equal(result.by_site[source].arrays["weight"], local.by_site[source].arrays["weight"])
+    with pytest.raises(InputError, match="only one site can train, and no other takes its model over"):
+        _run(sites[:1], "logistic", "external")
+
+
 @pytest.mark.parametrize(
     ("model", "strategy"),
     [("logistic", "fedavg"), ("gru", "fedavg"), ("gru", "pooled"), ("logistic", "local"), ("trees", "local")],
@@ -150,15 +162,52 @@ def test_too_few_tuning_patients_fall_back_to_the_declared_defaults(make_hospita
     assert len(result.trials) == 1
 
 
+def _with_tuning(samples: SiteSamples, events: int, others: int) -> SiteSamples:
+    """The hospital with so many tuning patients who have the event, and who do not."""
+    spare = np.flatnonzero(samples.split != "train")
+    split, label = samples.split.copy(), samples.label.copy()
+    split[spare] = "held_out"
+    split[spare[: events + others]] = "tuning"
+    label[spare[: events + others]] = np.arange(events + others) < events
+    return replace(samples, split=split, label=label)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "chooses"),
+    [
+        ([(10, 10), (10, 10)], True),
+        ([(10, 10), (10, 9)], False),  # of the second site nothing is known but its total
+        ([(10, 10), (11, 10)], True),
+        ([(19, 200)], False),
+        ([(20, 20)], True),
+        ([(9, 291)], True),  # 300 in all, though nothing is known of the nine
+        ([(9, 290)], False),
+        ([(2, 148), (3, 147)], True),
+    ],
+)
+def test_tuning_chooses_on_twenty_of_each_outcome_or_three_hundred_in_all(
+    tuning: list[tuple[int, int]], chooses: bool, make_hospital: Any
+) -> None:
+    sites = [
+        _with_tuning(make_hospital(f"site{number}", n=900), *counts) for number, counts in enumerate(tuning, start=1)
+    ]
+    result = _run(sites, "logistic", "fedavg", rounds=1, settings=[{"step_size": 0.1}, {"step_size": 0.01}])
+    assert (len(result.trials) == 2) is chooses
+    assert result.selection.startswith("lowest tuning log loss" if chooses else "declared defaults")
+
+
 def test_a_setting_that_diverges_is_kept_as_a_failed_trial(sites: list[SiteSamples]) -> None:
-    result = _run(sites, "logistic", "fedavg", rounds=2, settings=[{"step_size": 1e30, "l2": 1e20}, {"step_size": 0.01}])
+    result = _run(
+        sites, "logistic", "fedavg", rounds=2, settings=[{"step_size": 1e30, "l2": 1e20}, {"step_size": 0.01}]
+    )
     assert "the training loss is not a number with step_size 1e+30" in str(result.trials[0].error)
     assert result.settings["step_size"] == 0.01
 
 
 def test_all_settings_diverging_is_a_sentence(sites: list[SiteSamples]) -> None:
     with pytest.raises(
-        FederationError, match="none of 1 settings came to a model: site alpha: the training loss is not"
+        FederationError,
+        match=r"none of 1 settings came to a model: every site failed in round 1; alpha: the training loss is not",
     ):
         _run(sites, "logistic", "fedavg", rounds=2, settings=[{"step_size": 1e30, "l2": 1e20}])
 
@@ -236,7 +285,7 @@ def test_external_sites_change_nothing(sites: list[SiteSamples]) -> None:
     [
         ({"model": "gpt", "strategy": "fedavg"}, InputError, "unknown model 'gpt'"),
         ({"model": "logistic", "strategy": "best"}, InputError, "unknown strategy 'best'"),
-        ({"model": "trees", "strategy": "fedavg"}, InputError, "'trees' is an anchor only"),
+        ({"model": "trees", "strategy": "fedavg"}, InputError, "strategy 'fedavg' needs a network"),
         (
             {"model": "logistic", "strategy": "fedavg", "config": {"lr": 1}},
             InputError,
