@@ -31,7 +31,7 @@ class SiteMemory:
     """
 
     def __init__(self, folder: Path | None, site: str) -> None:
-        self._folder = None if folder is None else folder / quote(site, safe="")
+        self._folder = None if folder is None else folder / quote(site, safe="").replace(".", "%2E")  # one may be ".."
         self._agreed: dict[str, str] = {}
         self._versions: dict[tuple[int, int], Mapping[str, Arrays]] = {}
 
