@@ -37,7 +37,7 @@ def named(name: str, what: str) -> Any:
     module, attribute = plugin_module(name), name.partition(":")[2]
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # a user's module may fail in any way
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way
         missing = isinstance(error, ModuleNotFoundError) and error.name in _above(module)
         reason = (
             f"found no such module in {sys.path[0] or '.'} or installed"
