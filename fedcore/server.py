@@ -324,10 +324,9 @@ class _Search:
                 asked = list(strategy.configure_train(number, self._arrays, ConfigRecord(), grid))
             waited += grid.waited(asked)
             replies = grid.exchange(asked)
-            failed = grid.failed_by_themselves
-            if asked and len(failed) == len(asked):
-                site, reason = next(iter(failed.items()))
-                raise FederationError(f"every site failed in round {number}; {site}: {reason}")
+            if all(site in grid.failing for site in grid.sites):
+                site, reason = next(iter(grid.failing.items()))
+                raise FederationError(f"every site failed by round {number}; {site}: {reason}")
         tuning: list[Message] = []
         if len(replies) >= self._required:
             with self._the_strategys(number, "train"):

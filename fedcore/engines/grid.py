@@ -70,8 +70,8 @@ class SiteGrid(Grid):
         bytes_down: payload sent to the sites so far (`fedcore.engines.parcels.payload_bytes`).
         bytes_up: payload of what the sites sent, before it is widened.
         dropped: the answers that did not count.
-        failed_by_themselves: the sites that answered the last request with an error, and which; not those whom a fault
-            befell on purpose.
+        failing: the sites that answered the last request to train that reached them with an error, and which; not
+            those whom a fault befell on purpose.
 
     Raises:
         FederationError: two nodes give the same site name.
@@ -93,7 +93,7 @@ class SiteGrid(Grid):
         self.bytes_down = 0
         self.bytes_up = 0
         self.dropped: list[Dropped] = []
-        self.failed_by_themselves: dict[str, str] = {}
+        self.failing: dict[str, str] = {}
         nodes = list(inner.get_node_ids())
         self._names = {node: f"node {node}" for node in nodes}
         self._order = {node: place for place, node in enumerate(nodes)}
@@ -155,6 +155,7 @@ class SiteGrid(Grid):
     def begin(self, turn: Turn) -> None:
         """Tell the sites of this trial from now on; who makes it raises its rounds."""
         self._turn = turn
+        self.failing = {}
 
     def ask(self, action: str, config: Mapping[str, str]) -> tuple[dict[str, RecordDict], dict[str, str]]:
         """Put one query to every site that takes part.
@@ -295,11 +296,12 @@ class SiteGrid(Grid):
     def _incoming(self, messages: Iterable[Message]) -> list[Message]:
         replies = sorted(messages, key=lambda reply: self._order[reply.metadata.src_node_id])
         wide = {name: np.dtype(np.float64) for name, dtype in self._types.items() if dtype.kind == "f"}
-        self.failed_by_themselves = {
-            self._names[reply.metadata.src_node_id]: reply.error.reason or "no reason given"
-            for reply in replies
-            if reply.has_error()
-        }
+        for reply in replies:
+            if reply.metadata.message_type == "train":
+                site = self._names[reply.metadata.src_node_id]
+                self.failing.pop(site, None)
+                if reply.has_error():
+                    self.failing[site] = reply.error.reason or "no reason given"
         return [self._counted(reply, wide) for reply in replies]
 
     def _counted(self, reply: Message, wide: Mapping[str, np.dtype[np.generic]]) -> Message:

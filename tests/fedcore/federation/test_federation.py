@@ -207,7 +207,7 @@ def test_a_setting_that_diverges_is_kept_as_a_failed_trial(sites: list[SiteSampl
 def test_all_settings_diverging_is_a_sentence(sites: list[SiteSamples]) -> None:
     with pytest.raises(
         FederationError,
-        match=r"none of 1 settings came to a model: every site failed in round 1; alpha: the training loss is not",
+        match=r"none of 1 settings came to a model: every site failed by round 1; alpha: the training loss is not",
     ):
         _run(sites, "logistic", "fedavg", rounds=2, settings=[{"step_size": 1e30, "l2": 1e20}])
 
