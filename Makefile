@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: bench test check format perf verify clean
 
 bench: $(VENV)/.install-run
-	$(BIN)/bench run --suite mortality
+	$(BIN)/bench run --suite quickstart
 
 test: $(VENV)/.install-test
 	$(MAKE) --no-print-directory check

@@ -177,7 +177,7 @@ def parse(data: bytes, name: str | Path, *, intact: bool = True) -> Record:
     body = _json(data, name)
     if not isinstance(body, dict):
         raise RecordError(f"{name}: found a JSON {type(body).__name__}, expected an object; this is no result record.")
-    if body.get("schema") in OLDER:
+    if body.get("schema") in tuple(OLDER):
         raise OlderRecordError(f"{name}: `schema` is {body['schema']!r}, of an older version; run the cell again.")
     if body.get("schema") != SCHEMA:
         raise RecordError(

@@ -59,7 +59,7 @@ def physionet(folder: Path, data: Path) -> list[Claim]:
     site = f"a=physionet2012,by=icu_type:{data / 'physionet2012'}"
     cells = ("--only", "model=logistic,strategy=pooled,strategy=fedavg,model=trees")
     task = ("--task", "mortality/in_hospital/first_48h")
-    report = bench(folder, "run", "--suite", "mortality", "--site", site, *task, *cells, "--seeds", str(SEEDS))
+    report = bench(folder, "run", "--suite", "quickstart", "--site", site, *task, *cells, "--seeds", str(SEEDS))
     auroc = pooled_auroc({**report, "folder": str(folder)})
     logistic, trees, fedavg = (
         auroc[key] for key in (("logistic", "pooled"), ("trees", "pooled"), ("logistic", "fedavg"))
@@ -95,10 +95,10 @@ def physionet(folder: Path, data: Path) -> list[Claim]:
 def simulated(folder: Path) -> list[Claim]:
     """The embedded suite: against the oracle, against the clock, against itself."""
     started = time.perf_counter()
-    first = bench(folder, "run", "--suite", "mortality", "--out", "first")
+    first = bench(folder, "run", "--suite", "quickstart", "--out", "first")
     minutes = (time.perf_counter() - started) / 60
     claims = [
-        Claim("the mortality suite on simulated hospitals", "within 5 minutes", f"{minutes:.1f} minutes", minutes < 5)
+        Claim("the quickstart suite on simulated hospitals", "within 5 minutes", f"{minutes:.1f} minutes", minutes < 5)
     ]
     for task in dict.fromkeys(row["task"] for row in first["summary"]):
         rows = {
@@ -123,7 +123,7 @@ def simulated(folder: Path) -> list[Claim]:
                 gap <= 0.05,
             ),
         ]
-    second = bench(folder, "run", "--suite", "mortality", "--out", "second", "--cache", "ignore")
+    second = bench(folder, "run", "--suite", "quickstart", "--out", "second", "--cache", "ignore")
     same = [a["result_sha256"] == b["result_sha256"] for a, b in zip(first["cells"], second["cells"], strict=True)]
     equal = f"{sum(same)} of {len(same)} equal"
     return [*claims, Claim("the suite twice, computed anew", "every result_sha256 equal", equal, all(same))]
@@ -142,10 +142,10 @@ def real(folder: Path, data: Path) -> list[Claim]:
     claims = []
     for name, sites in federations.items():
         options = [text for site in sites for text in ("--site", site)]
-        report = bench(folder, "run", "--suite", "mortality", *options, "--out", f"real-{len(claims)}")
+        report = bench(folder, "run", "--suite", "quickstart", *options, "--out", f"real-{len(claims)}")
         states = [cell["status"] for cell in report["cells"]]
         found = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        claims.append(Claim(f"the mortality suite on {name}", "every cell ends ok", found, set(states) == {"ok"}))
+        claims.append(Claim(f"the quickstart suite on {name}", "every cell ends ok", found, set(states) == {"ok"}))
     return claims
 
 

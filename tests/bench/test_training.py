@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from bench.training import _training
+from fedcore.engines.grid import Dropped
 from fedcore.federation import FederationResult
 from fedcore.server import RoundReport, Trial
 
@@ -19,8 +20,10 @@ RESULT = FederationResult(
     selection="lowest tuning log loss of 3 settings",
     trials=TRIALS,
     chosen=1,
-    rounds=[RoundReport(t, r, 0.7 - t / 10, 0.6 - r / 10, 1.0) for t in (0, 1) for r in (1, 2)],
+    rounds=[RoundReport(t, r, 0.7 - t / 10, 0.6 - r / 10, 1.0, 2) for t in (0, 1) for r in (1, 2)],
     skipped={},
+    dropped=[Dropped(0, 1, "usa", "train", "late"), *(Dropped(1, r, "usa", "train", "late") for r in (1, 2))],
+    own_start=False,
     bytes_up=0,
     bytes_down=0,
 )
@@ -44,3 +47,8 @@ def test_the_trials_of_sites_that_train_alone_name_their_site_and_no_curve_mixes
     alone = replace(RESULT, chosen=None, settings={}, trials=[replace(trial, site="boston") for trial in TRIALS])
     assert {trial.settings["site"] for trial in _training(alone).trials} == {"boston"}
     assert _training(alone).rounds == ()
+
+
+def test_answers_that_did_not_count_are_those_of_the_chosen_trial_one_entry_a_reason() -> None:
+    (dropped,) = _training(RESULT).dropped
+    assert (dropped.site, dropped.action, dropped.reason, dropped.rounds) == ("usa", "train", "late", (1, 2))

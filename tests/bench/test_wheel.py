@@ -68,5 +68,5 @@ def test_the_wheel_runs_the_suite_in_an_environment_of_its_own_from_another_fold
     task = ("--task", "mortality/in_hospital/first_24h", "--seeds", "1", "--rounds", "2", "--jobs", "1")
     sites = [text for site in hospitals for text in ("--site", site)]
     only = ("--only", "model=logistic,strategy=fedavg")
-    run(python, "-c", bench, "run", "--suite", "mortality", *sites, *task, *only, cwd=elsewhere)
-    assert list(elsewhere.glob("results/runs/mortality/*/*/*.json"))
+    run(python, "-c", bench, "run", "--suite", "quickstart", *sites, *task, *only, cwd=elsewhere)
+    assert list(elsewhere.glob("results/runs/quickstart/*/*/*.json"))
