@@ -40,23 +40,28 @@ class RuledStrategy(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The rule's next model."""
-        answered = [self._reply(message) for message in replies if not message.has_error()]
+        answered = [reply_of(message, self.arrayrecord_key) for message in replies if not message.has_error()]
         if not answered:
             return None, None
         return record(self._rule.combine(self._sent, answered)), MetricRecord()
 
-    def _reply(self, message: Message) -> Reply:
-        content = message.content
-        numbers: Mapping[str, object] = next(iter(content.metric_records.values()))
-        return Reply(
-            site=message.metadata.src_node_id,
-            arrays=_arrays(content.array_records[self.arrayrecord_key]),
-            samples=int(str(numbers["num-examples"])),
-            steps=int(str(numbers["steps"])),
-            beside={
-                name: _arrays(beside) for name, beside in content.array_records.items() if name != self.arrayrecord_key
-            },
-        )
+
+def reply_of(message: Message, key: str = "arrays") -> Reply:
+    """A site's answer to `train`.
+
+    Args:
+        message: the answer.
+        key: the record that holds the model.
+    """
+    content = message.content
+    numbers: Mapping[str, object] = next(iter(content.metric_records.values()))
+    return Reply(
+        site=message.metadata.src_node_id,
+        arrays=_arrays(content.array_records[key]),
+        samples=int(str(numbers["num-examples"])),
+        steps=int(str(numbers["steps"])),
+        beside={name: _arrays(beside) for name, beside in content.array_records.items() if name != key},
+    )
 
 
 def _arrays(beside: ArrayRecord) -> dict[str, np.ndarray]:
