@@ -11,12 +11,12 @@ which makes l_i the gradient of f_i at y_i. The server keeps h, zero at first:
     h <- h - alpha sum_{i in S} p_i (y_i - x)                      p_i = n_i / n, n of all sites
     x <- sum_{i in S} w_i y_i - h / alpha                          w_i = n_i / sum_{j in S} n_j
 
-so that h is the mean of all l_i, and what x comes to rest at has sum_i p_i grad f_i(x) = 0. The argmin is as good as the
-model's local epochs make it. Weights are by training samples (the paper's are equal): the same algorithm with n_i
+so that h is the mean of all l_i, and what x comes to rest at has sum_i p_i grad f_i(x) = 0. The argmin is as good as
+the model's local epochs make it. Weights are by training samples (the paper's are equal): the same algorithm with n_i
 copies of each site, which minimises what `pooled` does.
 
-Nothing is sent but models. The price: where an answer is lost or spoiled after the site has trained, l_i has changed and
-h has not, and the federation comes to rest elsewhere from then on.
+Nothing is sent but models. The price: where an answer is lost or spoiled after the site has trained, l_i has changed
+and h has not, and the federation comes to rest elsewhere from then on.
 """
 
 from collections.abc import Sequence
