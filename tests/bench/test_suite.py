@@ -49,11 +49,11 @@ def test_a_broken_suite_file_gets_one_sentence_with_the_place(tmp_path: Path, te
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ("{model: gpt, strategies: [fedavg]}", "unknown model 'gpt'; expected one of gru, logistic, trees"),
-        ("{model: gru, strategies: [fedbest]}", "unknown strategy 'fedbest'; expected one of local, pooled, fedavg"),
-        ("{model: trees, strategies: [fedavg]}", "'trees' is an anchor only"),
+        ("{model: gpt, strategies: [fedavg]}", "unknown model 'gpt'; expected one of gru, logistic"),
+        ("{model: gru, strategies: [fedbest]}", "unknown strategy 'fedbest'; expected one of local, pooled, external"),
+        ("{model: trees, strategies: [fedavg]}", "strategy 'fedavg' needs"),
         ("{model: gru, strategies: [fedavg], config: {lr: 1}}", "unknown hyperparameter 'lr' of gru"),
-        ("{model: logistic, strategies: [pooled], config: {epochs: 2}}", "logistic (alone); expected l2"),
+        ("{model: logistic, strategies: [pooled], config: {epochs: 2}}", "unknown hyperparameter 'epochs' of logistic with pooled; expected l2"),
     ],
 )
 def test_what_no_cell_could_run_is_refused_before_any_does(tmp_path: Path, entry: str, says: str) -> None:

@@ -109,7 +109,7 @@ def record(
                 Trial(settings={"lr": 0.1}, tuning_loss=0.4),
                 Trial(settings={"lr": 9}, tuning_loss=None, note="diverged"),
             ),
-            rounds=(Round(round=1, train_loss=0.5, tuning_loss=0.45),),
+            rounds=(Round(round=1, train_loss=0.5, tuning_loss=0.45, answered=2),),
         ),
         "metrics": (metric(value),),
         "predictions": Predictions(sha256=HASH, rows=200),

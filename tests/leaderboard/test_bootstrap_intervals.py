@@ -64,7 +64,7 @@ def test_the_values_are_those_of_scikit_learn_in_each_scope(sites, scored):
 
 
 def test_every_metric_stands_in_every_scope_once_with_its_support(sites, scored):
-    assert len(scored) == len({m.key for m in scored}) == 7 * (3 + 4)
+    assert len(scored) == len({m.key for m in scored}) == len(registry.names()) * (3 + 4)
     pooled = by_key(scored)["brier", "pooled", None]
     inner = [site for site in sites if not site.external]
     assert pooled.n == sum(len(site.y) for site in inner)
