@@ -11,7 +11,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 Report = Callable[[Any], None]
 
 POLL_SECONDS = 0.2
-STOP_SECONDS = 5.0
+STOP_SECONDS = 10.0
 """What is running when the grid is left has so long to clear up behind itself."""
 LOOK_SECONDS = 5.0
 HEADLESS_SECONDS = 40.0
@@ -141,7 +141,7 @@ class _Tasks:
         # Beside the driver: on another node it could be lost, and the grid with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._ray = ray
-        self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
+        self._mailbox = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Mailbox).remote()
         self._task = ray.remote(num_cpus=1, max_retries=0)(_in_worker)
         self._pending: dict[Any, int] = {}
         self._letter: Any = None
@@ -191,14 +191,18 @@ class _Tasks:
             self._ray.wait(pending, num_returns=len(pending), timeout=STOP_SECONDS)
 
     def _pass_on(self, on_report: Callable[[int, Any], None]) -> None:
-        """Tell what has been reported; reports are only shown, so who does not answer is not waited for."""
+        """Tell what has been reported; reports are only shown, so nothing is waited for, nor is a loss a failure."""
         self._letter = self._letter or self._mailbox.drain.remote()
-        with suppress(self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
+        try:
             reports = self._ray.get(self._letter, timeout=POLL_SECONDS)
-            self._letter = None
-            for run, index, report in reports:
-                if run == self._run:
-                    on_report(index, report)
+        except self._ray.exceptions.GetTimeoutError:
+            return
+        except self._ray.exceptions.RayError:
+            reports = []
+        self._letter = None
+        for run, index, report in reports:
+            if run == self._run:
+                on_report(index, report)
 
 
 def _death(ray: Any, error: Exception) -> tuple[int, str]:

@@ -75,8 +75,8 @@ def _join(ray: Any, address: str, workers: dict[str, str]) -> None:
         ray.init(_knocked(address), runtime_env={"env_vars": workers}, **QUIET)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"found no Ray cluster at {address!r} ({error}); expected HOST:PORT of the head of one that runs and that "
-            "this machine is a node of, or auto"
+            f"found no Ray cluster to join at {address!r} ({error}); expected HOST:PORT of the head of one that this "
+            "machine is a node of, or auto"
         ) from error
 
 
@@ -100,7 +100,7 @@ def _knocked(address: str) -> str:
     """
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
-    from ray._private.services import canonicalize_bootstrap_address_or_die
+    from ray._private.services import canonicalize_bootstrap_address_or_die, find_node_ids
     from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
     from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
@@ -116,4 +116,6 @@ def _knocked(address: str) -> str:
             raise ConnectionError("what answers there is not the head of a Ray cluster") from None
     finally:
         channel.close()
+    if not find_node_ids():
+        raise ConnectionError(f"this machine is no node of it; `ray start --address {found}` makes it one")
     return found

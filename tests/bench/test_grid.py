@@ -1,4 +1,8 @@
 import os
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -6,16 +10,20 @@ from bench.grid import Grid, Outcome
 from sites.errors import InputError
 
 
-def square(piece: int, report) -> int:
+def square(piece: int | Path, report) -> int:
+    if isinstance(piece, Path):
+        with piece.open("a") as file:
+            file.write("died ")
+        os._exit(1)
     report(f"squaring {piece}")
     if piece == 3:
         raise ValueError("three is not allowed")
-    if piece == 99:
-        os._exit(1)
+    if piece == -1:
+        time.sleep(60)
     return piece * piece
 
 
-def run(pieces: list[int], jobs: int) -> tuple[list[Outcome[int]], list[tuple[int, object]]]:
+def run(pieces: list[int | Path], jobs: int) -> tuple[list[Outcome[int]], list[tuple[int, object]]]:
     heard: list[tuple[int, object]] = []
     with Grid(jobs) as grid:
         outcomes = list(grid.run(square, pieces, lambda index, report: heard.append((index, report))))
@@ -30,20 +38,50 @@ def test_a_piece_that_fails_does_not_stop_the_others() -> None:
 
 
 def test_an_address_that_is_none_is_a_sentence() -> None:
-    with pytest.raises(InputError, match="found no Ray cluster at 'nowhere'"), Grid(2, "nowhere"):
+    with pytest.raises(InputError, match="found no Ray cluster to join at 'nowhere'"), Grid(2, "nowhere"):
         pass
 
 
 def test_a_cluster_that_is_not_there_is_a_sentence_at_once() -> None:
-    with pytest.raises(InputError, match=r"no Ray cluster at '127.0.0.1:9'"), Grid(2, "127.0.0.1:9"):
+    with pytest.raises(InputError, match=r"no Ray cluster to join at '127.0.0.1:9'"), Grid(2, "127.0.0.1:9"):
         pass
 
 
+def test_a_cluster_that_was_there_once_is_a_sentence_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(InputError, match=r"no Ray cluster to join at 'auto' \(.*refused"), Grid(2, "auto"):
+        pass
+
+
+def test_a_web_server_is_no_cluster() -> None:
+    with ThreadingHTTPServer(("", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        try:
+            with pytest.raises(InputError, match="what answers there is not the head of a Ray"), Grid(2, address):
+                pass
+        finally:
+            server.shutdown()
+
+
 @pytest.mark.slow
-def test_ray_workers_give_what_one_process_gives_and_a_worker_that_dies_is_an_outcome() -> None:
-    outcomes, heard = run([2, 3, 4, 99], jobs=2)
+def test_ray_workers_give_what_one_process_gives_and_a_worker_that_dies_is_an_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")  # a Ray of our own is wanted, whatever else there is
+    outcomes, heard = run([2, 3, 4, tmp_path / "deaths"], jobs=2)
     assert [o.result for o in outcomes] == [4, None, 16, None]
     assert outcomes[1].error == "three is not allowed"
-    assert "died" in (outcomes[3].error or "")
+    assert "died, twice" in (outcomes[3].error or "")
+    assert (tmp_path / "deaths").read_text() == "died died ", "it is tried once more, and no more"
     assert (2, "squaring 4") in heard
     assert "http_proxy" not in os.environ
+    assert capfd.readouterr().out == "", "standard output is for what a command prints"
+
+
+@pytest.mark.slow
+def test_a_worker_killed_for_memory_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # as if the machine's memory were all in use
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    outcomes, _ = run([-1], jobs=2)
+    assert "killed because memory ran out" in (outcomes[0].error or "")
