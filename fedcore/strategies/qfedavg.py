@@ -48,6 +48,8 @@ def build(roster: Roster, setting: Setting) -> "Strategy":
     """q-FedAvg over the roster."""
     from flwr.serverapp.strategy import QFedAvg
 
+    from fedcore.engines.collection import objects_set_aside
+
     class Told(QFedAvg):
         """With the losses under the name that Flower looks for."""
 
@@ -59,7 +61,8 @@ def build(roster: Roster, setting: Setting) -> "Strategy":
                 if not message.has_error():
                     numbers = next(iter(message.content.metric_records.values()))
                     numbers[LOSS] = float(str(numbers["loss-sum"])) / float(str(numbers["loss-weight"]))
-            return super().aggregate_train(server_round, answered)
+            with objects_set_aside():
+                return super().aggregate_train(server_round, answered)
 
     return Told(
         client_learning_rate=number(setting, "step_size", above=0),
