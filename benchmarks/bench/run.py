@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import Piece, run_cell
+from bench.estimate import longest_first
 from bench.grid import Grid
 from bench.modes import CacheMode, Rerun
 from bench.plan import Cell, is_pending, representation_of
@@ -56,6 +57,8 @@ def run_cells(
     pending = (
         [cell for cell in cells if is_pending(cell, cache_mode, rerun)] if cache_mode is not CacheMode.only else []
     )
+    if jobs > 1 or address is not None:
+        pending = longest_first(pending, [cell.record for cell in cells if cell.record is not None])
     if pending:
         _check_writable(out)
         reuse = cache_mode is not CacheMode.ignore and rerun is not Rerun.all

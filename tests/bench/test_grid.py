@@ -3,9 +3,12 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from bench.estimate import longest_first
 from bench.grid import Grid, Outcome
 from sites.errors import InputError
 
@@ -62,6 +65,17 @@ def test_a_web_server_is_no_cluster() -> None:
                 pass
         finally:
             server.shutdown()
+
+
+def test_the_longest_cells_begin_first() -> None:
+    def cell(name: str, model: str, took: float = 0.0) -> Any:
+        spec = SimpleNamespace(**{part: SimpleNamespace(name="any") for part in ("task", "strategy")})
+        spec.model = SimpleNamespace(name=model)
+        return SimpleNamespace(cell_id=name, spec=spec, status="ok", cost=SimpleNamespace(wall_s=took))
+
+    cells = [cell("a", "logistic"), cell("b", "gru"), cell("c", "logistic"), cell("d", "mine")]
+    assert [one.cell_id for one in longest_first(cells, [])] == ["b", "d", "a", "c"]
+    assert [one.cell_id for one in longest_first(cells, [cell("e", "logistic", 99.0)])] == ["a", "c", "b", "d"]
 
 
 @pytest.mark.slow
