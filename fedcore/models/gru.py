@@ -5,13 +5,15 @@ bounded; the logit is linear in the last state and the mean one. It is the "GRU-
 Networks for Multivariate Time Series with Missing Values, 2018, with the mean state added.
 """
 
+from functools import partial
+
 from fedcore.learner import Learner, Setting
-from fedcore.models.model import ModelSpec, Recipe, Sizes
+from fedcore.models.model import ModelSpec, Range, Recipe, Sizes
 
 HIDDEN = 64
 
 
-def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool) -> Learner:
+def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False) -> Learner:
     import torch
     from torch import Tensor, nn
 
@@ -25,45 +27,47 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool) -> Learner:
             self.dropout = nn.Dropout(float(setting["dropout"]))
             self.output = nn.Linear(2 * HIDDEN, 1)
 
-        def forward(self, x: Tensor, mask: Tensor, delta: Tensor) -> Tensor:
-            """Logits [n] of x, mask and delta, each float32 [n, hours, d] as `series` encodes them."""
+        def embed(self, x: Tensor, mask: Tensor, delta: Tensor) -> Tensor:
+            """Both states [n, 128] of x, mask and delta, each float32 [n, hours, d] as `series` encodes them."""
             states, _ = self.recurrent(torch.cat([x, mask, 1 / (1 + delta)], dim=2))
-            seen = torch.cat([states[:, -1], states.mean(dim=1)], dim=1)
-            logits: Tensor = self.output(self.dropout(seen))
+            seen: Tensor = self.dropout(torch.cat([states[:, -1], states.mean(dim=1)], dim=1))
+            return seen
+
+        def forward(self, x: Tensor, mask: Tensor, delta: Tensor) -> Tensor:
+            """Logits [n]."""
+            logits: Tensor = self.output(self.embed(x, mask, delta))
             return logits[:, 0]
 
     return MinibatchLearner(GRU, setting, optimizer=Adam, keeps_moments=keeps_moments)
-
-
-def _federated(sizes: Sizes, setting: Setting) -> Learner:
-    return _learner(sizes, setting, keeps_moments=False)
-
-
-def _alone(sizes: Sizes, setting: Setting) -> Learner:
-    return _learner(sizes, setting, keeps_moments=True)
 
 
 def _steps(step_size: float) -> Setting:
     return {"step_size": step_size, "epochs": 1, "batch_size": 64, "l2": 1e-4, "dropout": 0.3}
 
 
+RANGES = {"step_size": Range(3e-4, 1e-2), "l2": Range(1e-6, 1e-2), "dropout": Range(0.1, 0.6, log=False)}
+
 MODEL = ModelSpec(
     name="gru",
     representation="series",
     federated=Recipe(
-        learner=_federated,
+        learner=_learner,
         settings=(_steps(0.003), _steps(0.001)),
         rounds=20,
         patience=3,
         untuned=_steps(0.003),
         untuned_rounds=8,
+        ranges=RANGES,
     ),
     alone=Recipe(
-        learner=_alone,
+        learner=partial(_learner, keeps_moments=True),
         settings=(_steps(0.003), _steps(0.001)),
         rounds=20,
         patience=3,
         untuned=_steps(0.003),
         untuned_rounds=6,
+        ranges=RANGES,
     ),
+    head=("output.",),
+    embeds=True,
 )

@@ -5,7 +5,7 @@ anchors are the optimum itself and not what an optimiser reached.
 """
 
 from fedcore.learner import Learner, Setting
-from fedcore.models.model import ModelSpec, Recipe, Sizes
+from fedcore.models.model import ModelSpec, Range, Recipe, Sizes
 
 
 def _federated(sizes: Sizes, setting: Setting) -> Learner:
@@ -40,16 +40,19 @@ def _steps(step_size: float, l2: float) -> Setting:
     return {"step_size": step_size, "epochs": 4, "batch_size": 64, "l2": l2}
 
 
+L2 = Range(1e-3, 1.0)
+
 MODEL = ModelSpec(
     name="logistic",
     representation="tabular",
     federated=Recipe(
         learner=_federated,
-        settings=(_steps(0.1, 0.1), _steps(0.1, 0.03), _steps(0.03, 0.1)),
+        settings=(_steps(0.1, 0.1), _steps(0.1, 0.03), _steps(0.03, 0.1), _steps(0.1, 0.3), _steps(0.03, 0.3)),
         rounds=40,
         patience=5,
         untuned=_steps(0.03, 0.1),
         untuned_rounds=30,
+        ranges={"step_size": Range(0.01, 0.3), "l2": L2},
     ),
     alone=Recipe(
         learner=_alone,
@@ -58,5 +61,6 @@ MODEL = ModelSpec(
         patience=None,
         untuned={"l2": 0.1},
         untuned_rounds=1,
+        ranges={"l2": L2},
     ),
 )
