@@ -197,7 +197,7 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
         from fedcore.engines import simulation
 
         remembered: Mapping[str, SiteMemory]
-        (outcome,), remembered = simulation.run(training, [run.request], run.on_round, run.folder)
+        (outcome,), (remembered,) = simulation.run(training, [run.request], run.on_round, run.folder)
     else:
         outcome, remembered = _in_process(run, training, memories)
     return FederationResult(

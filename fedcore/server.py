@@ -148,7 +148,7 @@ def server_app(
 
 
 def federate(
-    inner: Grid, plan: Plan, on_round: OnRound, journal: Journal | None = None, federation: str = "0"
+    inner: Grid, plan: Plan, on_round: OnRound, journal: Journal | None = None, federation: str = "000"
 ) -> Outcome:
     """Run a federation from introduction to result.
 

@@ -77,7 +77,7 @@ class SiteGrid(Grid):
         FederationError: two nodes give the same site name.
     """
 
-    def __init__(self, inner: Grid, *, federation: str = "0", journal: Journal | None = None) -> None:
+    def __init__(self, inner: Grid, *, federation: str = "000", journal: Journal | None = None) -> None:
         self._inner = inner
         self._federation = federation
         self._journal: Journal | None = None

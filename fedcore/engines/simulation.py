@@ -9,7 +9,8 @@ import multiprocessing
 import os
 import pickle
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection
@@ -25,7 +26,8 @@ from fedcore.client import Desk, client_app
 from fedcore.engines.grid import FederationError
 from fedcore.environment import CLOSED_PROXY, SETTINGS
 from fedcore.memory import SiteMemory
-from fedcore.request import FederationRequest, plan_of
+from fedcore.plan import plan_of
+from fedcore.request import FederationRequest
 from fedcore.samples import SiteSamples
 from fedcore.server import OnRound, Outcome, federate
 
@@ -70,7 +72,7 @@ def run(
     folder: Path | None = None,
     *,
     cores: int | None = None,
-) -> tuple[list[Outcome], dict[str, SiteMemory]]:
+) -> tuple[list[Outcome], list[dict[str, SiteMemory]]]:
     """Run federations of the same sites, one after another, in one simulation.
 
     Args:
@@ -81,7 +83,7 @@ def run(
         cores: how many sites train at a time; default: one a core.
 
     Returns:
-        The outcomes, and what each site remembers of the last federation.
+        The outcomes, and what each site remembers of each federation.
 
     Raises:
         FederationError: the engine failed; whatever a federation raises is raised here.
@@ -93,7 +95,7 @@ def run(
                 pickle.dump(samples, file, protocol=pickle.HIGHEST_PROTOCOL)
         kept = [folder] if folder is not None else [spool / f"federation-{n}" for n in range(len(requests))]
         outcomes = _apart(_Job(spool, tuple(kept), tuple(requests), len(training), cores or _cores()), on_round)
-        memories = {one.site: SiteMemory(kept[-1] / SITES, one.site).detached() for one in training}
+        memories = [{one.site: SiteMemory(at / SITES, one.site).detached() for one in training} for at in kept]
     return outcomes, memories
 
 
@@ -114,14 +116,9 @@ def _apart(job: _Job, on_round: OnRound) -> list[Outcome]:
     """Run the job in a process of its own and pass on what it says."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    before = dict(os.environ)
-    os.environ.update({**SETTINGS, **CLOSED_PROXY})
-    try:
+    with _environment({**SETTINGS, **CLOSED_PROXY}):
         process = context.Process(target=_simulate, args=(theirs, job), daemon=False)
         process.start()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
     theirs.close()
     outcomes: list[Outcome] = []
     try:
@@ -152,6 +149,21 @@ def _apart(job: _Job, on_round: OnRound) -> list[Outcome]:
     return outcomes
 
 
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """The environment with these changes inside, as it was outside; all else stays where it is for other threads."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _simulate(connection: Connection, job: _Job) -> None:
     """In the process apart: all federations over one Grid."""
     from flwr.simulation import run_simulation
@@ -166,8 +178,9 @@ def _simulate(connection: Connection, job: _Job) -> None:
             for number, (request, folder) in enumerate(zip(job.requests, job.folders, strict=True)):
                 training = [_samples(job.spool, partition) for partition in range(job.sites)]
                 with journal(folder, request, training) as answered:
+                    name = f"{number:03d}"  # as long as that of a federation by itself, for its bytes are counted
                     outcome = federate(
-                        grid, plan_of(request), lambda report: connection.send(("round", report)), answered, str(number)
+                        grid, plan_of(request), lambda report: connection.send(("round", report)), answered, name
                     )
                 connection.send(("outcome", outcome))
         except Exception as error:

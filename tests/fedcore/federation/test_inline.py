@@ -145,7 +145,7 @@ def test_bytes_are_those_of_the_messages() -> None:
     up, down, up_train, down_train = _run(count)
     header = 128  # of numpy's format
     array = header + 4000 + len("w")
-    terms = len("federation") + len("0")
+    terms = len("federation") + len("000")
     assert down == 3 * terms
     assert up == sum(4 * 8 + len("traintuningtuning-eventstuning-non-events") + len("site") + len(s) for s in SITES)
     assert down_train == 3 * (array + len("trial") + 8 + len("server-round") + 8 + terms)
