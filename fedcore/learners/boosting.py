@@ -141,6 +141,8 @@ class BaggingLearner:
 
     def predict(self, arrays: Arrays, encoded: Encoded) -> np.ndarray:
         """Probabilities."""
+        if len(encoded["x"]) == 0:  # XGBoost would warn
+            return np.zeros(0)
         data = self._xgboost.DMatrix(_gridded(encoded["x"]), nthread=1)
         return np.asarray(_booster(arrays["0"]).predict(data), dtype=np.float64)
 

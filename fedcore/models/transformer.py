@@ -2,10 +2,10 @@
 
 A token's input is the sum of an embedding of what it is, that concept's own direction times the standardised value,
 and an encoding of how many hours before the last event it stands: sinusoids as in Vaswani et al., Attention Is All You
-Need, 2017, of hours instead of positions, with wavelengths from an hour to eleven years. The last 128 events are read,
-of the 256 that `sequence` holds: attention costs a quarter, and pooled on simulated hospitals it chose no worse. That is the triplet (what,
+Need, 2017, of hours instead of positions, with wavelengths from an hour to eleven years. That is the triplet (what,
 value, when) of Tipirneni and Reddy, Self-Supervised Transformer for Sparse and Irregularly Sampled Multivariate
-Clinical Time-Series (STraTS), 2022. Events of one minute have one time, so their order does not matter.
+Clinical Time-Series (STraTS), 2022. Events of one minute have one time, so their order does not matter. Of the 256
+events that `sequence` holds the last 128 are read, at a quarter of the attention's cost.
 
 The blocks normalise before they attend (Xiong et al., On Layer Normalization in the Transformer Architecture, 2020),
 which trains without warm-up. A softmax over the events, from one learned score, weighs their last states into one
