@@ -7,12 +7,14 @@ Whether a piece is tried again is decided here, not by Ray, which makes no diffe
 and a piece that takes its process with it.
 """
 
+import os
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -84,7 +86,8 @@ class Grid:
                 function, importable by the workers, or a partial of one; it travels once, so it may hold what all
                 pieces share.
             pieces: What there is to do, begun in this order; small, since each travels to a worker.
-            on_report: Is told what piece `index` reports; None when it begins.
+            on_report: Is told what piece `index` reports, though not all of what it reports at once; None when it
+                begins.
         """
         if self._tasks is None:
             yield from _one_by_one(work, pieces, on_report)
@@ -125,11 +128,20 @@ class _Mailbox:
 
 
 def _in_worker(
-    run: int, index: int, work: Callable[[Piece, Report], Result], piece: Piece, mailbox: Any
+    run: int, index: int, work: Callable[[Piece, Report], Result], piece: Piece, mailbox: Any, folder: str
 ) -> Outcome[Result]:
+    os.chdir(folder)  # the user's own modules are looked for, and fingerprinted, in the current folder
     environment.prepare()
     mailbox.put.remote(run, index, None)
-    return _attempt(index, work, piece, lambda report: mailbox.put.remote(run, index, report))
+    told = -POLL_SECONDS
+
+    def report(news: Any) -> None:
+        nonlocal told
+        if time.monotonic() - told >= POLL_SECONDS:  # nobody reads faster, and rounds may take milliseconds
+            told = time.monotonic()
+            mailbox.put.remote(run, index, news)
+
+    return _attempt(index, work, piece, report)
 
 
 class _Tasks:
@@ -155,10 +167,11 @@ class _Tasks:
     ) -> Iterator[Outcome[Result]]:
         """See `Grid.run`."""
         ray, self._run = self._ray, self._run + 1
-        shared = ray.put(work)
+        shared, folder = ray.put(work), str(Path.cwd())
 
         def begin(index: int) -> None:
-            self._pending[self._task.remote(self._run, index, shared, pieces[index], self._mailbox)] = index
+            task = self._task.remote(self._run, index, shared, pieces[index], self._mailbox, folder)
+            self._pending[task] = index
 
         for index in range(len(pieces)):
             begin(index)
