@@ -27,6 +27,6 @@ STRATEGY = StrategySpec(
     build=build,
     title="FedMedian",
     paper="Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, 2018",
-    when="up to half of the sites may send anything",
+    when="fewer than half of the sites may send anything",
     min_sites=lambda _setting: 3,
 )
