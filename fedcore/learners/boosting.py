@@ -182,7 +182,7 @@ def _booster(raw: np.ndarray) -> Any:
 
 
 def _gridded(x: np.ndarray) -> np.ndarray:
-    return np.rint(x * GRID) / np.float32(GRID)
+    return np.asarray(np.rint(x * GRID) / np.float32(GRID))
 
 
 def _sent(booster: Any) -> Arrays:

@@ -50,8 +50,9 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False) -> 
             v = self.dropout(self.embedding(back))
             g, _ = self.recurrent_alpha(v)
             h, _ = self.recurrent_beta(v)
-            context: Tensor = (torch.softmax(self.alpha(g), dim=1) * torch.tanh(self.beta(h)) * v).sum(dim=1)
-            return self.dropout(context)
+            attended = torch.softmax(self.alpha(g), dim=1) * torch.tanh(self.beta(h)) * v
+            context: Tensor = self.dropout(attended.sum(dim=1))
+            return context
 
         def forward(self, x: Tensor, mask: Tensor, delta: Tensor) -> Tensor:
             """Logits [n]."""

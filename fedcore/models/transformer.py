@@ -48,11 +48,14 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False) -> 
 
         def forward(self, x: Tensor, visible: Tensor) -> Tensor:
             n, events, _ = x.shape
-            heads = self.attend(self.norm1(x)).view(n, events, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-            seen = nn.functional.scaled_dot_product_attention(*heads, attn_mask=visible[:, None, None, :])
+            query, key, each = (
+                self.attend(self.norm1(x)).view(n, events, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+            )
+            seen = nn.functional.scaled_dot_product_attention(query, key, each, attn_mask=visible[:, None, None, :])
             x = x + self.dropout(self.merge(seen.transpose(1, 2).reshape(n, events, WIDTH)))
-            narrowed: Tensor = self.narrow(torch.relu(self.widen(self.norm2(x))))
-            return x + self.dropout(narrowed)
+            narrowed = self.narrow(torch.relu(self.widen(self.norm2(x))))
+            out: Tensor = x + self.dropout(narrowed)
+            return out
 
     class Transformer(nn.Module):
         def __init__(self) -> None:
@@ -79,8 +82,8 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False) -> 
                 x = block(x, visible)
             x = self.norm(x)
             weight = torch.softmax(self.score(x)[:, :, 0].masked_fill(~visible, -math.inf), dim=1) * there
-            pooled: Tensor = (weight[:, :, None] * x).sum(dim=1)
-            return self.dropout(pooled)
+            pooled: Tensor = self.dropout((weight[:, :, None] * x).sum(dim=1))
+            return pooled
 
         def forward(self, code: Tensor, gap_hours: Tensor, value: Tensor, length: Tensor) -> Tensor:
             """Logits [n]."""

@@ -102,8 +102,8 @@ def test_all_sites_start_from_one_half_whatever_their_labels() -> None:
     rare, frequent = (learner.fit(start, x, label & (x["x"][:, 2] > k), 0, {}).arrays for k in (1, -9))
     scores = [json.loads(a["0"].tobytes())["learner"]["learner_model_param"]["base_score"] for a in (rare, frequent)]
     assert scores[0] == scores[1] == "[5E-1]"
-    swapped = [learner.predict(_appended(start, *pair), x) for pair in ((rare, frequent), (frequent, rare))]
-    np.testing.assert_allclose(*swapped, atol=1e-6)
+    one_way, other_way = (learner.predict(_appended(start, *pair), x) for pair in ((rare, frequent), (frequent, rare)))
+    np.testing.assert_allclose(one_way, other_way, atol=1e-6)
 
 
 @pytest.mark.parametrize("depth", [3, 8])
