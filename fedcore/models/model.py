@@ -116,7 +116,7 @@ def names() -> list[str]:
     """The models at hand, sorted; loads none of them.
 
     >>> names()
-    ['gru', 'logistic', 'trees']
+    ['gru', 'logistic', 'mlp', 'retain', 'transformer', 'trees']
     """
     here = Path(__file__)
     return sorted(path.stem for path in here.parent.glob("[a-z]*.py") if path != here)
