@@ -37,5 +37,6 @@ def _seconds(cells: Sequence[Cell], records: Iterable[Record]) -> dict[str, floa
     for cell in cells:
         s = cell.spec
         taken = like.get((s.task.name, s.model.name, s.strategy.name)) or like.get((s.model.name,))
-        found[cell.cell_id] = median(taken) if taken else GUESS_SECONDS.get(s.model.name, 10.0)
+        tried = len(s.tune.settings) if s.tune else 2
+        found[cell.cell_id] = median(taken) if taken else tried * GUESS_SECONDS.get(s.model.name, 5.0)
     return found
