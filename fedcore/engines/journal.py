@@ -56,7 +56,7 @@ class Journal:
         if path.exists() and path.stat().st_size > 0:
             self._file: BinaryIO = path.open("r+b")
             found = self._file.readline()
-            if found != head and found.endswith(b"\n"):
+            if not head.startswith(found):
                 self._file.close()
                 raise CheckpointError(
                     f"{path}: the checkpoint is of another federation; expected one of {federation[:12]}; "
