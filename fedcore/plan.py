@@ -1,7 +1,7 @@
 """What is to be trained, and how: the plan that a request becomes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedcore.faults.plan import FaultPlan
 from fedcore.learner import Setting
@@ -73,7 +73,7 @@ def plan_of(request: FederationRequest) -> Plan:
     tried = recipe.settings if request.settings is None else request.settings
     anchor = request.strategy in strategy.ANCHORS
     return Plan(
-        model=spec,
+        model=spec if rules is None else replace(spec, representation=rules.representation),
         model_name=model_name,
         strategy=chosen,
         strategy_name=strategy_name,

@@ -87,8 +87,8 @@ def prepare(site: Hospital, task: Task, representation: str, split_seed: int, ho
             window_hours=window,
         ),
         cohort,
-        _hashed(columns),
-        _hashed({"patient_id": columns["patient_id"], "split": split.astype("S13")}),
+        hashed(columns),
+        hashed({"patient_id": columns["patient_id"], "split": split.astype("S13")}),
     )
 
 
@@ -104,7 +104,7 @@ def prepared_cohort(site: Hospital, task: Task, home: Path | None = None) -> Coh
 def _cohort(site: Hospital, task: Task, home: Path) -> tuple[Cohort, str]:
     manifest = site.dataset.manifest
     subjects = site.subjects.select("subject_id", "patient_id").sort("subject_id")
-    own = _hashed({c: subjects[c].to_numpy() for c in subjects.columns})
+    own = hashed({c: subjects[c].to_numpy() for c in subjects.columns})
     key = _digest(manifest.content_sha256, manifest.kind, own, task.sha256, fingerprint("fedcore.cohort"))
     folder = home / "cohorts" / key
 
@@ -156,8 +156,8 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps([str(p) for p in parts]).encode()).hexdigest()
 
 
-def _hashed(columns: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """Of the columns' values, the same on every machine."""
+def hashed(columns: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """The sha256 of the columns' values, the same on every machine."""
     digest = hashlib.sha256()
     for name, values in columns.items():
         fixed = values.astype("<i8") if values.dtype.kind in "iM" else values

@@ -89,11 +89,15 @@ class TunePlan(Block):
 
 
 class EvaluationPlan(Block):
-    """What is computed from the predictions: `b` bootstrap replicates, intervals at `level`."""
+    """What is computed from the predictions: `b` bootstrap replicates, intervals at `level`.
+
+    `small_groups`: accuracy and the like also of groups that are else too small for a value.
+    """
 
     b: Count
     level: float = Field(gt=0.0, lt=1.0)
     metrics: Many[Name] = ()
+    small_groups: bool = False
 
 
 class Spec(Block):

@@ -14,7 +14,9 @@ A replicate in which the metric does not exist makes no interval; if that are mo
 none at all.
 
 Small groups have no value: fewer than `MIN_PATIENTS` patients, or fewer than `MIN_EVENTS` patients with an event or
-without one. Events are counted in patients, so five stays that end alike are one event.
+without one. Events are counted in patients, so five stays that end alike are one event. `small_groups` lifts that from
+metrics that need neither events nor non-events (accuracy, Brier score, log loss), where a published benchmark on open
+data reports them.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ def evaluate(
     level: float = 0.95,
     seed: int,
     estimator: str = "exact",
+    small_groups: bool = False,
 ) -> list[Metric]:
     """Score predictions in every scope.
 
@@ -92,6 +95,7 @@ def evaluate(
         level: of the intervals.
         seed: of the bootstrap. The same predictions and seed give the same bits.
         estimator: how the values were found, as it will stand in the record.
+        small_groups: groups below the minimum have a value of metrics that need samples alone.
 
     Returns:
         For each scope (pooled, site-macro, worst-site, sites, external sites; sites by name) every metric.
@@ -100,11 +104,17 @@ def evaluate(
         PredictionError: predictions that cannot be scored, or two sites of one name.
         KeyError: an unknown metric; the message lists the known.
     """
-    return [_line(one, b, level, seed, estimator) for one in estimate(sites, metrics, b=b, seed=seed)]
+    found = estimate(sites, metrics, b=b, seed=seed, small_groups=small_groups)
+    return [_line(one, b, level, seed, estimator) for one in found]
 
 
 def estimate(
-    sites: Sequence[SitePredictions], metrics: Sequence[str | MetricSpec] | None = None, *, b: int = 1000, seed: int
+    sites: Sequence[SitePredictions],
+    metrics: Sequence[str | MetricSpec] | None = None,
+    *,
+    b: int = 1000,
+    seed: int,
+    small_groups: bool = False,
 ) -> list[Estimates]:
     """As `evaluate`, but with the replicates themselves, for whoever compares models."""
     specs = [registry.load(m) if isinstance(m, str) else m for m in (registry.names() if metrics is None else metrics)]
@@ -115,9 +125,10 @@ def estimate(
     parts = sorted((_canonical(site) for site in sites), key=lambda site: site.site)
     inner = [site for site in parts if not site.external]
 
-    scopes = [_Group(Scope(kind="pooled"), inner, specs)] if inner else []
-    scopes += [_Group(Scope(kind="site", id=site.site), [site], specs) for site in inner]
-    scopes += [_Group(Scope(kind="external", id=site.site), [site], specs) for site in parts if site.external]
+    groups = [(Scope(kind="pooled"), inner)] if inner else []
+    groups += [(Scope(kind="site", id=site.site), [site]) for site in inner]
+    groups += [(Scope(kind="external", id=site.site), [site]) for site in parts if site.external]
+    scopes = [_Group(scope, members, specs, small_groups) for scope, members in groups]
     _bootstrap(scopes, parts, b, seed)
 
     pooled = [one for group in scopes if group.scope.kind == "pooled" for one in group.estimates()]
@@ -132,7 +143,9 @@ def estimate(
 class _Group:
     """The samples of one or several sites taken as one list."""
 
-    def __init__(self, scope: Scope, sites: Sequence[SitePredictions], specs: Sequence[MetricSpec]) -> None:
+    def __init__(
+        self, scope: Scope, sites: Sequence[SitePredictions], specs: Sequence[MetricSpec], small_groups: bool
+    ) -> None:
         self.scope, self.specs = scope, specs
         self.names = [site.site for site in sites]
         y = np.concatenate([site.y for site in sites])
@@ -145,7 +158,8 @@ class _Group:
         self.replicates: list[list[Floats]] = [[] for _ in specs]
         small = _too_small(sites, n_patients)
         for spec in specs:
-            value, reason = (None, small) if small else _value(spec, y, p)
+            refused = None if small_groups and spec.needs == "samples" else small
+            value, reason = (None, refused) if refused else _value(spec, y, p)
             self.values.append(value)
             self.reasons.append(reason)
             self.kernels.append(None if value is None else spec.replicates(y, p))

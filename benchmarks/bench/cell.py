@@ -77,7 +77,12 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
     trained = predicted.trained
     held_out = held_out_predictions(predicted.predictions)
     metrics = evaluate(
-        held_out, spec.evaluation.metrics, b=spec.evaluation.b, level=spec.evaluation.level, seed=spec.seed
+        held_out,
+        spec.evaluation.metrics,
+        b=spec.evaluation.b,
+        level=spec.evaluation.level,
+        seed=spec.seed,
+        small_groups=spec.evaluation.small_groups,
     )
     return seal(
         spec=spec,

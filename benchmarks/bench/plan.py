@@ -279,7 +279,12 @@ def _spec(suite: SuiteSpec, asked: _Asked, task: Task, seed: int, sites: tuple[S
             protocol=suite.protocol,
         ),
         tune=asked.tune,
-        evaluation=EvaluationPlan(b=suite.evaluation.replicates, level=suite.evaluation.level, metrics=metrics.names()),
+        evaluation=EvaluationPlan(
+            b=suite.evaluation.replicates,
+            level=suite.evaluation.level,
+            metrics=metrics.names(),
+            small_groups=suite.evaluation.small_groups,
+        ),
         seed=seed,
         split_seed=seed,
     )

@@ -24,7 +24,7 @@ import polars as pl
 
 from fedcore.cohort import CannotServe, Hospital, Task
 from fedcore.features.representation import Arrays, FeatureSpace, Raw
-from fedcore.prepare import Prepared, _hashed, prepared_cohort
+from fedcore.prepare import Prepared, hashed, prepared_cohort
 from fedcore.protocols.protocol import Protocol
 from fedcore.samples import Attrition, Cohort, SiteSamples
 from privacy.releases.sketches import DEFAULT_MINIMUM, Sketch, Sketches
@@ -186,7 +186,7 @@ def _sealed(samples: SiteSamples, cohort: Cohort) -> Prepared:
     """With the hashes of who is predicted for and of who is in which split."""
     columns = {c: cohort.samples[c].to_numpy() for c in cohort.samples.columns}
     split = {"patient_id": samples.patient_id, "split": samples.split.astype("S13")}
-    return Prepared(samples, cohort, _hashed(columns), _hashed(split))
+    return Prepared(samples, cohort, hashed(columns), hashed(split))
 
 
 PROTOCOL = Protocol(

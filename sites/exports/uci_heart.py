@@ -110,6 +110,12 @@ def _frames(tables: Tables) -> dict[str, pl.DataFrame]:
     return {"subjects": visits.select("subject_id", "hospital", patient_id="subject_id"), "visits": visits}
 
 
+def _part(_options: Options, frames: Frames) -> str:
+    """Of one hospital's file, the hospital: no patient of it stands in another's."""
+    hospitals = frames["subjects"]["hospital"].unique().to_list()
+    return str(hospitals[0]) if len(hospitals) == 1 else ""
+
+
 def _findings(rows: pl.LazyFrame, _frames: Frames) -> pl.LazyFrame:
     """One row for each finding that is not missing."""
     long = rows.unpivot(list(FINDINGS), index="subject_id", variable_name="finding", value_name="value")
@@ -143,6 +149,7 @@ EXPORT = Export(
     ),
     groups=("hospital",),
     source=lambda _options: "uci-heart",
+    part=_part,
     concepts="uci_heart",
     batches=_batches,
     files=_files,

@@ -95,7 +95,7 @@ def test_a_cohort_is_what_a_plain_reading_of_the_definition_finds(meds_site, nam
 @given(data=events, shards=st.integers(1, 3))
 def test_attrition_never_grows_and_ends_at_the_cohort(meds_site, data, shards):
     site = meds_site([*data, *stay(4, 0, 0, 120, 132)], shards=shards)
-    for name in tasks():
+    for name in (name for name in tasks() if name.startswith("mortality/")):
         cohort = build_cohort(site, load_task(name))
         counts = [(a.samples, a.patients) for a in cohort.attrition]
         assert counts == sorted(counts, reverse=True)

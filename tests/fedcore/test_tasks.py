@@ -32,14 +32,17 @@ def write(folder: Path, text: str, name: str = "own.yaml") -> Path:
     return path
 
 
+MORTALITY = [name for name in tasks() if name.startswith("mortality/")]
+
+
 def test_the_four_mortality_tasks_are_there_and_say_that_they_have_no_age_limit():
-    assert tasks() == [
+    assert MORTALITY == [
         "mortality/in_hospital/admission_24h",
         "mortality/in_hospital/first_24h",
         "mortality/in_hospital/first_48h",
         "mortality/in_icu/first_24h",
     ]
-    for name in tasks():
+    for name in MORTALITY:
         task = load_task(name)
         assert "No age limit" in task.description
         assert task.window_hours == (48 if "48h" in name else 24)
@@ -48,8 +51,14 @@ def test_the_four_mortality_tasks_are_there_and_say_that_they_have_no_age_limit(
 
 def test_every_task_reads_for_every_export_and_ends_at_its_whole_definition():
     for name in tasks():
-        *_, last = load_task(name).steps("mimic4")
-        assert extractor(last.definition) == extractor(load_task(name).filled("mimic4"))
+        kind = "uci_heart" if name.startswith("heart/") else "mimic4"
+        *_, last = load_task(name).steps(kind)
+        assert extractor(last.definition) == extractor(load_task(name).filled(kind))
+
+
+def test_heart_disease_is_known_to_uci_heart_alone():
+    with pytest.raises(CannotServe, match="predicate 'heart_disease' is left open"):
+        load_task("heart/disease").filled("mimic4")
 
 
 def test_in_icu_mortality_is_meds_devs_to_the_letter():
@@ -113,12 +122,12 @@ def test_a_file_that_is_no_task_gets_a_sentence(tmp_path, text, sentence):
 
 
 def test_an_unknown_name_gets_the_names_there_are():
-    with pytest.raises(InputError, match="expected one of mortality/in_hospital/admission_24h"):
+    with pytest.raises(InputError, match="expected one of heart/disease, mortality/in_hospital/admission_24h"):
         load_task("mortality/next_week")
 
 
 def test_each_step_adds_demands_and_takes_none_back():
-    for name in tasks():
+    for name in MORTALITY:
         steps = list(load_task(name).steps("mimic4"))
         for before, after in pairwise(steps):
             for window, content in before.definition["windows"].items():

@@ -346,3 +346,18 @@ def coverage():
 def test_intervals_hold_the_truth_of_clustered_patients_as_often_as_they_say(coverage, name):
     # Two binomial standard errors of 300 studies are 2.5 points around 95 %.
     assert 0.92 <= coverage[name] <= 0.975
+
+
+def test_small_groups_have_an_accuracy_where_it_is_asked_for_and_no_auroc():
+    few = SitePredictions("few", False, np.arange(16), np.arange(16) > 0, np.linspace(0, 1, 16))
+    refused, told = (
+        {
+            m.name: m
+            for m in evaluate([few], ["accuracy", "brier", "auroc"], b=0, seed=0, small_groups=s)
+            if m.scope.kind == "site"
+        }
+        for s in (False, True)
+    )
+    assert {m.value for m in refused.values()} == {None}
+    assert told["accuracy"].value == 9 / 16 and told["brier"].value is not None
+    assert told["auroc"].suppressed == refused["auroc"].suppressed == "16 patients; at least 20 are needed"

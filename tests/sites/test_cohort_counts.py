@@ -326,7 +326,7 @@ def test_the_samples_of_every_task_are_those_of_a_plain_reading_of_the_raw_table
     text, read = READERS[export]
     raw, sites = read(real_data), real_sites(text)
     groups = [site.name.removeprefix(f"{site.spec.name}-") for site in sites]
-    assert set(TASKS) == set(tasks())
+    assert set(TASKS) == {name for name in tasks() if name.startswith("mortality/")}
     for name, plain in TASKS.items():
         expected = plain(raw)
         for site, group in zip(sites, groups, strict=True):

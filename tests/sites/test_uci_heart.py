@@ -9,6 +9,7 @@ import pytest
 from sites.dataset import Dataset
 from sites.errors import InputError
 from sites.ingest import ingest
+from sites.site import open_sites
 from sites.spec import SiteSpec
 
 ROW = "63.0,1.0,1.0,145.0,233.0,1.0,2.0,150.0,0.0,2.3,3.0,0.0,6.0,2"
@@ -111,3 +112,14 @@ def test_an_empty_file_and_an_empty_folder_are_refused(tmp_path: Path, home: Pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"processed\.cleveland\.data"):
         read(tmp_path / "empty", home)
+
+
+@pytest.mark.real
+def test_hospitals_stand_side_by_side_as_sites_of_their_own_files(raw: Path, tmp_path: Path) -> None:
+    texts = [f"{hospital}=uci_heart:{raw}/processed.{hospital}.data" for hospital in ROWS]
+    sites = open_sites([SiteSpec.parse(text) for text in texts], home=tmp_path)
+    assert {site.name: len(site.subjects) for site in sites} == ROWS
+    with pytest.raises(InputError, match="same data"):
+        open_sites([SiteSpec.parse(texts[0]), SiteSpec.parse(texts[0].replace("cleveland=", "again="))], home=tmp_path)
+    with pytest.raises(InputError, match="one patient source"):
+        open_sites([SiteSpec.parse(texts[0]), SiteSpec.parse(f"all=uci_heart:{raw}")], home=tmp_path)
