@@ -21,9 +21,8 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
-from flwr.common.constant import ErrorCode
 
-from fedcore.engines.grid import MEMORY_LOST, TERMS
+from fedcore.engines.grid import MEMORY_LOST, SITE_FAILED, TERMS
 from fedcore.engines.parcels import parcel, record
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
@@ -200,7 +199,7 @@ def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Me
     """
     action = message.metadata.message_type
     sent = parcel(message.content).arrays
-    code: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    code = SITE_FAILED
     try:
         reply = call_next(message, context)
         messages.check(action, parcel(reply.content), sent)

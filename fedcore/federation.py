@@ -45,7 +45,8 @@ class FederationResult:
 
     Attributes:
         predictions: by site, external ones included: float64 [n], the probability of each of its samples, in their
-            order. They stay with the runner. `local` predicts for each site that has a model, and for none else.
+            order. They stay with the runner. `local` predicts for each site that has a model, and for none else; so
+            does a strategy under which each site keeps a part of the model to itself.
         arrays: the model, by the arrays' names; under a personalised strategy, what the sites share.
         space: the features it takes.
         settings: the chosen hyperparameters.
@@ -201,7 +202,11 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
     else:
         outcome, remembered = _in_process(run, training, memories)
     return FederationResult(
-        predictions={one.site: predictions(run.plan, outcome, one, remembered) for one in scored},
+        predictions={
+            one.site: predictions(run.plan, outcome, one, remembered)
+            for one in scored
+            if run.plan.strategy.whole or outcome.remembered.get(one.site, 0) > 0
+        },
         arrays=outcome.arrays,
         space=outcome.space,
         settings=outcome.setting,

@@ -29,12 +29,35 @@ class Fit:
         loss: mean log loss over the training samples, as the last pass met them, without penalties.
         memory: what the site keeps for its next round with this model (an optimiser's moments); it never leaves.
         steps: optimiser steps made.
+        gradient: the mean gradient of the loss over these steps, if it was asked for, without what was added to the
+            loss and without penalties.
+        mixture: what became of `Objective.mixture`.
     """
 
     arrays: Arrays
     loss: float
     memory: Arrays = field(default_factory=dict)
     steps: int = 1
+    gradient: Arrays = field(default_factory=dict)
+    mixture: "Mixture | None" = None
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A second model v, trained beside the model w for their mixture share v + (1 - share) w (APFL).
+
+    Each step of w, along its own gradient, goes with one of v along the gradient, in v, of the same batch's loss at the
+    mixture as it was before both.
+
+    Attributes:
+        own: v.
+        share: in [0, 1].
+        adapts: whether the share descends too, one step at the first batch, and is kept in [0, 1].
+    """
+
+    own: Arrays
+    share: float
+    adapts: bool
 
 
 @dataclass(frozen=True)
@@ -71,6 +94,8 @@ class Objective:
         anchor: what the proximal term pulls to, by array.
         only: the names of the arrays that are trained; None: all.
         contrast: the model-contrastive term.
+        mixture: a second model that is trained beside it.
+        traced: whether `Fit.gradient` is wanted.
     """
 
     slope: Arrays = field(default_factory=dict)
@@ -78,11 +103,14 @@ class Objective:
     anchor: Arrays = field(default_factory=dict)
     only: frozenset[str] | None = None
     contrast: Contrast | None = None
+    mixture: Mixture | None = None
+    traced: bool = False
 
     @property
     def plain(self) -> bool:
-        """Whether it adds nothing."""
-        return not self.slope and not self.mu and self.only is None and self.contrast is None
+        """Whether it asks for the site's own loss and nothing else."""
+        added = bool(self.slope) or bool(self.mu) or self.contrast is not None or self.mixture is not None
+        return not added and self.only is None and not self.traced
 
 
 PLAIN = Objective()

@@ -175,11 +175,13 @@ def federate(
         grid.suffers(plan.faults.draw(plan.seed, grid.sites))
     told = {name: sum(grid.introductions[site][name] for site in grid.sites) for name in _TUNING}
     tuned = told["tuning"] >= MIN_TUNING_PATIENTS or min(told[name] for name in _TUNING[1:]) >= MIN_TUNING_EVENTS
+    turns = plan.strategy.turns(len(grid.sites))
     if tuned:
-        settings, rounds, patience = plan.settings, plan.rounds, plan.patience
+        settings, rounds = plan.settings, plan.rounds * turns
+        patience = None if plan.patience is None else plan.patience * turns
         selection = f"lowest tuning log loss of {len(settings)} settings, at most {rounds} rounds each"
     else:
-        settings, rounds, patience = (plan.untuned,), plan.untuned_rounds, None
+        settings, rounds, patience = (plan.untuned,), plan.untuned_rounds * turns, None
         selection = (
             f"declared defaults: sites can tell of {told['tuning']} tuning patients, {told['tuning-events']} known to "
             f"have the event and {told['tuning-non-events']} not to; {MIN_TUNING_PATIENTS}, or {MIN_TUNING_EVENTS} of "
@@ -319,16 +321,18 @@ class _Search:
         grid, strategy = self._grid, self._strategy
         replies: list[Message] = []
         waited = 0.0
+        needed = self._required
         if len(list(grid.get_node_ids())) >= self._required:
             with self._the_strategys(number, "train"):
                 asked = list(strategy.configure_train(number, self._arrays, ConfigRecord(), grid))
+            needed = min(needed, max(len(asked), 1))  # a strategy may ask fewer, as cyclic transfer asks one
             waited += grid.waited(asked)
             replies = grid.exchange(asked)
             if all(site in grid.failing for site in grid.sites):
                 site, reason = next(iter(grid.failing.items()))
                 raise FederationError(f"every site failed by round {number}; {site}: {reason}")
         tuning: list[Message] = []
-        if len(replies) >= self._required:
+        if len(replies) >= needed:
             with self._the_strategys(number, "train"):
                 arrays, _ = strategy.aggregate_train(number, replies)
             if arrays is not None:

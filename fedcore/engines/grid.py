@@ -29,6 +29,9 @@ from privacy.releases.sketches import ReleaseError
 TERMS = "fedward"
 """The record of every message in which the federation says what the site is to do, whatever the strategy sends."""
 
+SITE_FAILED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+"""The code of the error of a site that could not do what it was asked."""
+
 MEMORY_LOST = 451
 """The code of the error of a site that does not remember what it should: nothing can go on from there."""
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedcore.learner import PLAIN, Arrays, Encoded, Fit, Objective, Setting, TrainingError
+from fedcore.learner import PLAIN, Arrays, Encoded, Fit, Mixture, Objective, Setting, TrainingError
 from fedcore.learners.device import device
+from fedcore.learners.mixture import MixedTraining
 from fedcore.learners.optimizers import Optimizer
 
 PREDICTION_BATCH = 1024
@@ -81,6 +82,8 @@ class MinibatchLearner:
                 optimizer.restore(memory)
             pulls = _pulls(trained, objective, place)
             contrast = self._contrast(objective, place)
+            traced = {name: torch.zeros_like(value) for name, value in trained.items()} if objective.traced else {}
+            mixed = self._mixed(objective.mixture, place)
             order = torch.Generator().manual_seed(seed)
             total, steps = torch.zeros((), dtype=torch.float64, device=place), 0
             for _ in range(epochs):
@@ -92,8 +95,13 @@ class MinibatchLearner:
                     if contrast is not None:
                         loss = loss + contrast(network, batch)
                     loss.backward()  # type: ignore[no-untyped-call]
+                    for name, trace in traced.items():
+                        if (gradient := trained[name].grad) is not None:
+                            trace.add_(gradient)
                     for value, pull in pulls:
                         pull(value)
+                    if mixed is not None:
+                        mixed.step(network, batch, target[index])
                     optimizer.step()
                     steps += 1
         mean = float(total) / n
@@ -103,7 +111,14 @@ class MinibatchLearner:
                 f"the training loss is not a number with step_size {self._setting['step_size']}; expected a finite "
                 "loss; choose a smaller step_size"
             )
-        return Fit(result, mean, optimizer.moments() if self._keeps_moments else {}, steps)
+        return Fit(
+            result,
+            mean,
+            optimizer.moments() if self._keeps_moments else {},
+            steps,
+            {name: (trace / steps).cpu().numpy() for name, trace in traced.items()},
+            None if mixed is None else mixed.result(),
+        )
 
     def predict(self, arrays: Arrays, encoded: Encoded) -> np.ndarray:
         """Probabilities, the logistic function taken in float64."""
@@ -126,6 +141,11 @@ class MinibatchLearner:
         # a copy: load_state_dict copies into the network's own memory, so training leaves `arrays` as they are
         network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()})
         return network.to(place)
+
+    def _mixed(self, mixture: Mixture | None, place: torch.device) -> MixedTraining | None:
+        if mixture is None:
+            return None
+        return MixedTraining(self._network(mixture.own, place).train(), mixture, self._optimizer, self._setting)
 
     def _contrast(
         self, objective: Objective, place: torch.device

@@ -2,7 +2,8 @@
 
 Chang et al., Distributed deep learning networks among institutions for medical imaging, 2018. A round is one visit: the
 model is trained at one site for the model's local epochs, and what comes back is the model. As many rounds as there are
-sites make a cycle, in which each site trains as much as in one round of FedAvg.
+sites make a cycle, in which each site trains as much as in one round of FedAvg; the numbers of rounds that a suite or a
+model's recipe asks for are numbers of cycles.
 
 Sites take turns in the order of their names. Whose last turn is longest ago is next, so a site that could not be
 reached is asked as soon as it can be. All sites stand by in every round, whatever share of them is asked by other
@@ -44,4 +45,5 @@ STRATEGY = StrategySpec(
     title="Cyclic weight transfer",
     paper="Chang et al., Distributed deep learning networks among institutions for medical imaging, 2018",
     when="few sites that are alike, and no server that averages",
+    turns=lambda sites: sites,
 )

@@ -17,5 +17,6 @@ STRATEGY = StrategySpec(
     title="FedBN",
     paper="Li et al., FedBN: Federated Learning on Non-IID Features via Local Batch Normalization, 2021",
     when="sites measure the same thing on different scales",
+    whole=False,
     needs="norms",
 )

@@ -52,5 +52,6 @@ STRATEGY = StrategySpec(
     when="as FedPer, with sites that differ more",
     options={"head_epochs": 5},
     ranges={"head_epochs": Range(1, 10, whole=True)},
+    whole=False,
     needs="head",
 )

@@ -15,8 +15,11 @@ Each c_i starts at zero. The paper weighs all sites alike; weights by training s
 copies of each site, so that it minimises what `pooled` does.
 
 A site sends c_i itself where the paper sends how much it changed. That is as many numbers, and c = sum_i p_i c_i holds
-again after an answer was lost or came late. With another optimiser than gradient descent (x - y_i) / (K step_size) is
-no mean of gradients, and the control variates correct by the wrong scale.
+again after an answer was lost or came late.
+
+What the second line comes to is the mean of g_i over the K steps, and that is what the model's learner is asked for:
+with Adam at the sites (x - y_i) / (K step_size) is not of a gradient's scale, and drowns the gradients that it should
+correct. A learner that cannot tell gets the paper's line. Penalties, alike at all sites, need no control.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,9 +42,10 @@ class Controlled:
         """See `fedcore.local.Local`."""
         server = visit.beside[CONTROL]
         own = visit.memory.get(CONTROL) or zeros(server)
-        fit = visit.fit(objective=Objective(slope=combination((1, server), (-1, own))))
+        fit = visit.fit(objective=Objective(slope=combination((1, server), (-1, own)), traced=True))
         rate = 1 / (fit.steps * float(visit.setting["step_size"]))
-        found = combination((1, own), (-1, server), (rate, visit.arrays), (-rate, fit.arrays))
+        moved: Arrays = combination((1, own), (-1, server), (rate, visit.arrays), (-rate, fit.arrays))
+        found = {**zeros(server), **fit.gradient} if fit.gradient else moved
         visit.memory[CONTROL] = {name: value.astype(server[name].dtype) for name, value in found.items()}
         return Update(fit.arrays, fit.loss, fit.steps, beside={CONTROL: visit.memory[CONTROL]})
 
@@ -92,6 +96,6 @@ STRATEGY = StrategySpec(
     local=Controlled(),
     title="SCAFFOLD",
     paper="Karimireddy et al., SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, 2020",
-    when="sites differ and make many local steps by gradient descent",
+    when="sites differ and make many local steps",
     options={"server_step_size": 1.0},
 )

@@ -47,6 +47,10 @@ class StrategySpec:
         options: its own hyperparameters with their declared defaults; they stand in one setting with the model's.
         ranges: what a suite's `tune` block draws them from.
         min_sites: the fewest sites its paper allows, for a setting.
+        turns: for a number of sites, how many rounds make one in which each site is asked once; a recipe's rounds and
+            patience are multiplied by it.
+        whole: whether the federation's model is one that a site can predict with that took no part; not where each site
+            keeps a part of it to itself.
         needs: what a model must have: be a `network` or `trees`; have a `head`, `norms` or an `embedding`.
     """
 
@@ -58,6 +62,8 @@ class StrategySpec:
     options: Setting = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
     min_sites: Callable[[Setting], int] = lambda _setting: 1
+    turns: Callable[[int], int] = lambda _sites: 1
+    whole: bool = True
     needs: Needs = "network"
 
     def lacks(self, model: ModelSpec) -> str | None:

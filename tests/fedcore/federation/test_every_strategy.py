@@ -70,6 +70,19 @@ def test_it_trains_batch_normalisation_and_dropout(name: str, sites: list[SiteSa
         assert min(report.tuning_loss for report in result.rounds[1:]) < result.rounds[0].tuning_loss  # type: ignore[operator, type-var]
 
 
+def test_scaffold_corrects_by_gradients_whatever_the_optimiser(sites: list[SiteSamples]) -> None:
+    ends = {name: _run(sites, name, on="mlp", rounds=8).rounds[-1].tuning_loss for name in ("scaffold", "fedavg")}
+    assert ends["scaffold"] < ends["fedavg"] + 0.05  # type: ignore[operator]
+
+
+def test_cyclic_transfer_makes_cycles_where_others_make_rounds_and_asks_one_site_whatever_must_answer(
+    sites: list[SiteSamples],
+) -> None:
+    result = _run(sites, "cyclic", rounds=2, min_sites=3)
+    assert len(result.rounds) == 2 * 7
+    assert {report.answered for report in result.rounds} == {1}
+
+
 class _Killed(Exception):
     pass
 

@@ -1,7 +1,7 @@
 """Federations small enough to follow by hand: each site's loss is a quadratic, each step its exact gradient."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -54,10 +54,19 @@ class QuadraticLearner:
             {n: np.full(s, float(objective.only is None or n in objective.only)) for n, s in SHAPES.items()}
         )
         steps = int(self.setting["epochs"]) * ceil(len(label) / int(self.setting["batch_size"]))
-        for _ in range(steps):
+        step_size, mixture, total = float(self.setting["step_size"]), objective.mixture, np.zeros(DIMENSION)
+        for number in range(steps):
+            if mixture is not None:
+                v = vector_of(mixture.own)
+                at_mixture = a @ (mixture.share * v + (1 - mixture.share) * w - b)
+                share = mixture.share - (step_size * (v - w) @ at_mixture if mixture.adapts and number == 0 else 0)
+                v = v - step_size * mixture.share * at_mixture
+                mixture = replace(mixture, own=model_of(v), share=float(np.clip(share, 0, 1)))
+            total += a @ (w - b)
             gradient = a @ (w - b) + slope + objective.mu * (w - anchor)
-            w = w - float(self.setting["step_size"]) * gradient * trained
-        return Fit(model_of(w), float((w - b) @ a @ (w - b)) / 2, {}, steps)
+            w = w - step_size * gradient * trained
+        loss, mean = float((w - b) @ a @ (w - b)) / 2, model_of(total / steps) if objective.traced else {}
+        return Fit(model_of(w), loss, {}, steps, mean, mixture)
 
     def predict(self, arrays: Arrays, encoded: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.full(len(encoded["a"]), 0.5)
