@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from sites.home import home
 
 KNOCK_SECONDS = 10
 QUIET: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+THIS_MACHINE_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Makes Ray listen to this machine alone, as it does on macOS: who reaches its ports may run any code."""
 
 
 @contextmanager
@@ -36,9 +39,13 @@ def session(jobs: int, address: str | None) -> Iterator[Any]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     workers = {**environment.for_workers(), "FEDWARD_HOME": str(home())}
     os.environ.update(workers)  # Ray's own processes take theirs from here
+    if address is None:
+        os.environ.update({**environment.CLOSED_PROXY, **THIS_MACHINE_ONLY})
+        os.environ.pop("RAY_ADDRESS", None)
     try:
         import ray
 
+        ray._private.ray_constants.ENABLE_RAY_CLUSTER = address is not None  # it may have been imported before
         _hush(ray)
         folder = _start(ray, jobs) if address is None else _join(ray, address, workers)
         if on_sigterm is not None and threading.current_thread() is threading.main_thread():
@@ -48,10 +55,19 @@ def session(jobs: int, address: str | None) -> Iterator[Any]:
         finally:
             ray.shutdown()
             if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder in which dying processes may still write their last lines."""
+    for _ in range(10):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _hush(ray: Any) -> None:
@@ -61,8 +77,6 @@ def _hush(ray: Any) -> None:
 
 def _start(ray: Any, jobs: int) -> Path:
     """A Ray of our own, whatever other Ray runs here; returns the folder of its logs and sockets."""
-    os.environ.update(environment.CLOSED_PROXY)
-    os.environ.pop("RAY_ADDRESS", None)
     try:
         started = ray.init("local", num_cpus=jobs, object_store_memory=256 * 2**20, include_dashboard=False, **QUIET)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from bench.estimate import longest_first
 from bench.grid import Grid, Outcome
@@ -29,6 +30,8 @@ def square(piece: int | Path, report) -> int:
 def run(pieces: list[int | Path], jobs: int) -> tuple[list[Outcome[int]], list[tuple[int, object]]]:
     heard: list[tuple[int, object]] = []
     with Grid(jobs) as grid:
+        if jobs > 1:
+            assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:"), "others can reach it"
         outcomes = list(grid.run(square, pieces, lambda index, report: heard.append((index, report))))
     return sorted(outcomes, key=lambda outcome: outcome.index), heard
 
@@ -70,12 +73,12 @@ def test_a_web_server_is_no_cluster() -> None:
 def test_the_longest_cells_begin_first() -> None:
     def cell(name: str, model: str, took: float = 0.0) -> Any:
         spec = SimpleNamespace(**{part: SimpleNamespace(name="any") for part in ("task", "strategy")})
-        spec.model = SimpleNamespace(name=model)
+        spec.model, spec.tune = SimpleNamespace(name=model), None
         return SimpleNamespace(cell_id=name, spec=spec, status="ok", cost=SimpleNamespace(wall_s=took))
 
-    cells = [cell("a", "logistic"), cell("b", "gru"), cell("c", "logistic"), cell("d", "mine")]
-    assert [one.cell_id for one in longest_first(cells, [])] == ["b", "d", "a", "c"]
-    assert [one.cell_id for one in longest_first(cells, [cell("e", "logistic", 99.0)])] == ["a", "c", "b", "d"]
+    cells = [cell("a", "logistic"), cell("b", "gru"), cell("c", "logistic")]
+    assert [one.cell_id for one in longest_first(cells, [])] == ["b", "a", "c"]
+    assert [one.cell_id for one in longest_first(cells, [cell("e", "logistic", 999.0)])] == ["a", "c", "b"]
 
 
 @pytest.mark.slow
@@ -89,7 +92,7 @@ def test_ray_workers_give_what_one_process_gives_and_a_worker_that_dies_is_an_ou
     assert "died, twice" in (outcomes[3].error or "")
     assert (tmp_path / "deaths").read_text() == "died died ", "it is tried once more, and no more"
     assert (2, "squaring 4") in heard
-    assert "http_proxy" not in os.environ
+    assert "http_proxy" not in os.environ and os.environ["RAY_ADDRESS"] == "127.0.0.1:9"
     assert capfd.readouterr().out == "", "standard output is for what a command prints"
 
 

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from bench.claim import claimed
 from leaderboard.store import Store
 
 SUITE = """
@@ -198,3 +200,34 @@ def test_a_full_disk_under_the_records_is_a_sentence_and_the_same_command_goes_o
     assert len(store.paths()) == 1 and store.verify() == [] and list(store.root.rglob("*.partial")) == []
     again = bench(*command)
     assert again.code == 0 and [cell["cached"] for cell in again.json["cells"]] == [True, False, False, False]
+
+
+def test_a_full_disk_under_a_cell_is_its_record_and_the_others_go_on(
+    bench, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["run", *tiny, "--seeds", "1", "--out", tmp_path / "records", "--jobs", "1", "--json"]
+    write, written = pl.DataFrame.write_parquet, []
+
+    def fill_up(frame: pl.DataFrame, file: object, **options: object) -> None:
+        written.append(file)
+        if len(written) == 2:  # as polars says it
+            raise pl.exceptions.ComputeError("underlying IO error: No space left on device (os error 28)")
+        write(frame, file, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.DataFrame, "write_parquet", fill_up)
+        ended = bench(*command)
+    assert ended.code == 1
+    failed = [cell for cell in ended.json["cells"] if cell["status"] == "failed"]
+    assert len(failed) == 1 and "No space left on device" in failed[0]["error"]
+    again = bench(*command, "--rerun", "failed")
+    assert again.code == 0 and [cell["cached"] for cell in again.json["cells"]].count(False) == 1
+
+
+def test_a_folder_is_claimed_by_one_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there"
+    with claimed(folder) as first, claimed(folder) as second:
+        assert first and not second
+    with claimed(folder) as third:
+        assert third
+    assert list(folder.parent.iterdir()) == []
