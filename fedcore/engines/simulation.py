@@ -8,9 +8,10 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection
@@ -134,8 +135,8 @@ def _apart(job: _Job, on_round: OnRound) -> list[Outcome]:
             else:
                 raise what
     finally:
-        ours.close()
-        process.join(timeout=30 if len(outcomes) == len(job.requests) else 1)
+        ours.close()  # it ends by itself: it is done, or finds nobody to tell
+        process.join(timeout=30)
         if process.is_alive():
             process.terminate()
             process.join(timeout=10)
@@ -164,10 +165,21 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _carried(error: Exception) -> Exception:
+    """The error, or what can be carried of it to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was dumped here
+    except Exception:
+        return FederationError(f"{type(error).__name__}: {error}")
+    return error
+
+
 def _simulate(connection: Connection, job: _Job) -> None:
     """In the process apart: all federations over one Grid."""
     from flwr.simulation import run_simulation
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process and Ray's too; who began this ends it
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # that `run_simulation` will go is no news for a user
     server = ServerApp()
 
     @server.main()
@@ -183,8 +195,11 @@ def _simulate(connection: Connection, job: _Job) -> None:
                         grid, plan_of(request), lambda report: connection.send(("round", report)), answered, name
                     )
                 connection.send(("outcome", outcome))
+        except BrokenPipeError:
+            return
         except Exception as error:
-            connection.send(("error", error))
+            with suppress(BrokenPipeError):
+                connection.send(("error", _carried(error)))
 
     sites = client_app(Spooled(job.spool, tuple(folder / SITES for folder in job.folders)))
     init: dict[str, Any] = {
