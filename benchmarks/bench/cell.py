@@ -3,7 +3,9 @@
 The evaluators see predictions on held-out patients and nothing else; they do not know the federation, nor it them.
 """
 
+import errno
 import hashlib
+import os
 import resource
 import time
 import traceback
@@ -21,6 +23,7 @@ from leaderboard.measured import Cost, Predictions
 from leaderboard.record import Failure, Record, Spec, seal
 from leaderboard.statistics import SitePredictions, evaluate
 from sites.errors import InputError
+from sites.home import home
 from sites.site import Site
 
 
@@ -142,5 +145,15 @@ def _without_result(
         code_fingerprint=piece.code_fingerprint,
         provenance=provenance(started_at, piece.command, piece.engine, trace),
         cost=cost,
-        error=Failure(kind=type(error).__name__, message=str(error) or type(error).__name__),
+        error=Failure(kind=type(error).__name__, message=_sentence(error)),
     )
+
+
+def _sentence(error: Exception) -> str:
+    """What the error says; of a full disk each library speaks in its own way, and none says where."""
+    said = str(error) or type(error).__name__
+    full = os.strerror(errno.ENOSPC)
+    of_numpy = isinstance(error, OSError) and error.errno is None and " requested and " in said
+    if full in said or of_numpy:
+        return f"{home()}: {full} ({said}); make room, and run the cell again with --rerun failed"
+    return said

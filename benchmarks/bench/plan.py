@@ -208,7 +208,8 @@ def training_code(model: str, strategy: str, protocol: str | None) -> str:
 
 
 @cache
-def _code(model: str, strategy: str, protocol: str | None) -> str:
+def cell_code(model: str, strategy: str, protocol: str | None) -> str:
+    """The fingerprint of all code that a cell's record rests on."""
     if model == ORACLE:
         return fingerprint(*SCORING_MODULES, "bench.oracle", "fedcore.prepare")
     training = training_code(model, strategy, protocol)
@@ -318,7 +319,7 @@ def make_plan(
             for line in asked:
                 for seed in suite.seeds:
                     spec = _spec(suite, line, task, seed, refs)
-                    identity, code = cell_id(spec), _code(spec.model.name, spec.strategy.name, suite.protocol)
+                    identity, code = cell_id(spec), cell_code(spec.model.name, spec.strategy.name, suite.protocol)
                     record = store.newest(found.get(identity, ()), code_fingerprint=code)
                     cell = Cell(spec, task, identity, code, record, left_out)
                     if identity in cells:

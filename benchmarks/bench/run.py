@@ -1,6 +1,7 @@
 """Running the pending cells of a plan: samples first, each once, then cells side by side, each record as it ends."""
 
 import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from bench.cell import Piece, run_cell
 from bench.estimate import longest_first
 from bench.grid import Grid
 from bench.modes import CacheMode, Rerun
-from bench.plan import Cell, is_pending, representation_of
+from bench.plan import Cell, cell_code, is_pending, representation_of
 from bench.progress import Watch
 from bench.provenance import now, provenance
 from leaderboard.measured import Cost
@@ -83,7 +84,17 @@ def _check_writable(out: Path) -> None:
 
 
 def _run_cell(sites: tuple[Site, ...], piece: Piece, report: Any) -> Record:
-    """Run a cell whose sites, a megabyte each, did not travel with it."""
+    """Run a cell whose sites, a megabyte each, did not travel with it.
+
+    Raises:
+        InputError: the code here is not the code that the record would name.
+    """
+    asked = piece.spec
+    if cell_code(asked.model.name, asked.strategy.name, asked.federation.protocol) != piece.code_fingerprint:
+        raise InputError(
+            f"the code on {platform.node()} differs from the code that the cell was planned with; have the same FedWard, "
+            "libraries and modules of your own on every node, and change none of them during a run"
+        )
     return run_cell(replace(piece, sites=sites), report)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from bench.claim import claimed
 from bench.plan import representation_of, training_code
 from fedcore.cohort import CannotServe
 from fedcore.federation import CheckpointError, FederationRequest, FederationResult, run_federation
@@ -161,31 +163,36 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
     samples = [one.samples for one in served]
     if spec.federation.protocol is not None:
         samples = protocol.load(spec.federation.protocol).gather(samples)
-    checkpoint = home() / "checkpoints" / folder.name
-    if not reuse:
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    result = _federation(samples, _request(spec, engine), checkpoint, on_round)
-    trained = Trained(
-        data=described(served, sites, skipped),
-        training=_training(result),
-        releases=_releases(spec, served, result.skipped),
-        bytes_up=result.bytes_up,
-        bytes_down=result.bytes_down,
-        round_s=tuple(report.seconds for report in result.rounds),
-    )
-    keep(folder, trained, samples, result.predictions)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    # Two processes may be at one cell: two commands, or a worker that a cluster has lost sight of and its successor.
+    with claimed(home() / "checkpoints" / folder.name) as mine:
+        checkpoint = home() / "checkpoints" / folder.name if mine else None
+        if checkpoint and not reuse:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        result = _federation(samples, _request(spec, engine), checkpoint, on_round)
+        trained = Trained(
+            data=described(served, sites, skipped),
+            training=_training(result),
+            releases=_releases(spec, served, result.skipped),
+            bytes_up=result.bytes_up,
+            bytes_down=result.bytes_down,
+            round_s=tuple(report.seconds for report in result.rounds),
+        )
+        if not (reuse and (folder / "trained.json").is_file()):  # else the other process was faster
+            keep(folder, trained, samples, result.predictions)
+        if checkpoint:
+            shutil.rmtree(checkpoint, ignore_errors=True)
     return Predicted(trained, folder / "predictions.parquet")
 
 
 def _federation(
-    samples: Sequence[SiteSamples], request: FederationRequest, checkpoint: Path, on_round: OnRound
+    samples: Sequence[SiteSamples], request: FederationRequest, checkpoint: Path | None, on_round: OnRound
 ) -> FederationResult:
     """Run it, or go on; what cannot be gone on from is begun anew."""
-    checkpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         return run_federation(samples, request, folder=checkpoint, on_round=on_round)
     except CheckpointError:
+        if checkpoint is None:
+            raise
         shutil.rmtree(checkpoint)
         return run_federation(samples, request, folder=checkpoint, on_round=on_round)
 
@@ -286,5 +293,6 @@ def keep(folder: Path, trained: Trained, samples: Sequence[SiteSamples], predict
         whole.mkdir()
         pl.concat(frames).write_parquet(whole / "predictions.parquet")
         (whole / "trained.json").write_text(trained.model_dump_json(), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            folder.rename(Path(work) / "former")  # who reads it meanwhile finds it a moment later
         whole.rename(folder)

@@ -179,6 +179,17 @@ def test_ctrl_c_stops_a_grid_with_one_sentence_and_leaves_neither_processes_nor_
     assert temporary == [] and list(store.root.rglob("*.partial")) == []
 
 
+@linux
+@pytest.mark.slow
+def test_two_commands_at_once_find_the_same_results(bench, tiny, start: Start, tmp_path: Path) -> None:
+    options = [*tiny, "--seeds", "1", "--rounds", "20", "--jobs", "1", "--json"]
+    runs = [start(*options, "--out", tmp_path / name) for name in ("one", "other")]
+    for run in runs:
+        assert run.process.wait(PATIENCE_SECONDS) == 0, run.err
+    one, other = (hashes(json.loads(run.out)) for run in runs)
+    assert one == other == hashes(bench("run", *options, "--out", tmp_path / "alone").json)
+
+
 def test_a_full_disk_under_the_records_is_a_sentence_and_the_same_command_goes_on(
     bench, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +231,7 @@ def test_a_full_disk_under_a_cell_is_its_record_and_the_others_go_on(
     assert ended.code == 1
     failed = [cell for cell in ended.json["cells"] if cell["status"] == "failed"]
     assert len(failed) == 1 and "No space left on device" in failed[0]["error"]
+    assert "make room" in failed[0]["error"]
     again = bench(*command, "--rerun", "failed")
     assert again.code == 0 and [cell["cached"] for cell in again.json["cells"]].count(False) == 1
 
