@@ -22,13 +22,13 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedcore.engines.grid import MEMORY_LOST, SITE_FAILED, TERMS
+from fedcore.engines.grid import MEMORY_FULL, MEMORY_LOST, SITE_FAILED, TERMS
 from fedcore.engines.parcels import parcel, record
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Learner, Setting, TrainingError, log_loss
 from fedcore.local import Local, Split, Visit
-from fedcore.memory import MemoryLostError, SiteMemory
+from fedcore.memory import MemoryFullError, MemoryLostError, SiteMemory
 from fedcore.models import model
 from fedcore.models.model import ModelSpec
 from fedcore.samples import SiteSamples
@@ -204,8 +204,8 @@ def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Me
         reply = call_next(message, context)
         messages.check(action, parcel(reply.content), sent)
         return reply
-    except MemoryLostError as error:
-        reason, code = str(error), MEMORY_LOST
+    except (MemoryLostError, MemoryFullError) as error:
+        reason, code = str(error), MEMORY_LOST if isinstance(error, MemoryLostError) else MEMORY_FULL
     except (TrainingError, ReleaseError, InputError) as error:
         reason = str(error)  # written to be read outside
     except Exception as error:  # whatever a site's code raises must become a reply

@@ -21,7 +21,7 @@ from fedcore.checkpoint import SITES, journal
 from fedcore.client import Desk, client_app
 from fedcore.engines import inline
 from fedcore.engines.grid import Dropped, FederationError
-from fedcore.engines.journal import CheckpointError
+from fedcore.engines.journal import CheckpointError, StorageError
 from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Setting
 from fedcore.memory import SiteMemory
@@ -33,7 +33,14 @@ from fedcore.samples import SiteSamples
 from fedcore.server import OnRound, Outcome, RoundReport, Trial, server_app
 from sites.errors import InputError
 
-__all__ = ["CheckpointError", "FederationError", "FederationRequest", "FederationResult", "run_federation"]
+__all__ = [
+    "CheckpointError",
+    "FederationError",
+    "FederationRequest",
+    "FederationResult",
+    "StorageError",
+    "run_federation",
+]
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ def run_federation(
     Raises:
         FederationError: nothing could be trained; one sentence.
         CheckpointError: the folder's checkpoint is of another federation, or a part of it is lost.
+        StorageError: the folder cannot be written; what is there is intact.
         sites.errors.InputError: the model, the strategy or a hyperparameter is unknown, they do not go together, too
             few sites can train, or the training samples leave no feature to learn from.
     """

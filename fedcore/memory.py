@@ -6,8 +6,10 @@ that is done again, because the server was killed in it, finds what there was be
 
 import json
 import zlib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 from zipfile import BadZipFile
 
@@ -20,6 +22,10 @@ AGREED = "agreed.json"
 
 class MemoryLostError(RuntimeError):
     """A site does not remember a round that it took part in: one sentence."""
+
+
+class MemoryFullError(RuntimeError):
+    """A site cannot write down what it is to remember: one sentence."""
 
 
 class SiteMemory:
@@ -45,11 +51,15 @@ class SiteMemory:
         return copy
 
     def agree(self, terms: Mapping[str, str]) -> None:
-        """Remember what the sites agreed on."""
+        """Remember what the sites agreed on.
+
+        Raises:
+            MemoryFullError: it cannot be written.
+        """
         self._agreed = dict(terms)
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _whole(self._folder / AGREED, json.dumps(self._agreed).encode())
+            with _whole(self._folder / AGREED) as file:
+                file.write(json.dumps(self._agreed).encode())
 
     @property
     def agreed(self) -> Mapping[str, str]:
@@ -94,6 +104,9 @@ class SiteMemory:
             last: the site's last round before this one that counted: asked for if this one is done again, or does not
                 count. Later rounds than that did not.
             best: the best round so far: the site predicts with what it remembered then.
+
+        Raises:
+            MemoryFullError: it cannot be written.
         """
         rounds = [n for n in self._rounds(trial) if n != number]
         counted = [n for n in rounds if n <= last]
@@ -129,13 +142,9 @@ class SiteMemory:
         if self._folder is None:
             self._versions[trial, number] = {part: dict(arrays) for part, arrays in parts.items()}
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(trial, number)
-        making = path.with_name(f".{path.name}")
-        with making.open("wb") as file:
-            named = {f"{part}/{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
+        named = {f"{part}/{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
+        with _whole(self._path(trial, number)) as file:
             np.savez(file, **named)  # type: ignore[arg-type]
-        making.replace(path)
 
     def _forget(self, trial: int, number: int) -> None:
         if self._folder is None:
@@ -148,7 +157,18 @@ def _lost(what: str) -> str:
     return f"{what} is lost; delete the federation's checkpoint to start anew"
 
 
-def _whole(path: Path, content: bytes) -> None:
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that is there when it is written, or not at all."""
     making = path.with_name(f".{path.name}")
-    making.write_bytes(content)
-    making.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with making.open("wb") as file:
+            yield file
+        making.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            making.unlink(missing_ok=True)
+        raise MemoryFullError(
+            f"what the site is to remember cannot be written ({error.strerror}); mend that and run again"
+        ) from error

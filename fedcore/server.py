@@ -22,7 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
 from fedcore.engines.grid import Dropped, FederationError, SiteGrid, Turn, seeded_sampling
-from fedcore.engines.journal import CheckpointError, Journal
+from fedcore.engines.journal import CheckpointError, Journal, StorageError
 from fedcore.engines.parcels import parcel, record
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
@@ -388,7 +388,7 @@ class _Search:
         try:
             with seeded_sampling(draw_seed(self._plan.seed, "sample", what, number)):
                 yield
-        except (FederationError, CheckpointError):
+        except (FederationError, CheckpointError, StorageError):
             raise
         except Exception as error:
             raise FederationError(

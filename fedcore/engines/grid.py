@@ -18,7 +18,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedcore.engines.journal import Answer, CheckpointError, Journal
+from fedcore.engines.journal import Answer, CheckpointError, Journal, StorageError
 from fedcore.engines.parcels import parcel, payload_bytes, with_arrays
 from fedcore.faults.drawn import Faults
 from fedcore.faults.kinds import Lost
@@ -34,6 +34,9 @@ SITE_FAILED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 MEMORY_LOST = 451
 """The code of the error of a site that does not remember what it should: nothing can go on from there."""
+
+MEMORY_FULL = 452
+"""The code of the error of a site that cannot write down what it is to remember."""
 
 
 class FederationError(RuntimeError):
@@ -227,6 +230,7 @@ class SiteGrid(Grid):
 
         Raises:
             CheckpointError: the journal is of another federation, or a site has lost its memory.
+            StorageError: what was answered, or what a site is to remember, cannot be written.
         """
         sent = [message for message in self._outgoing(messages) if self._reachable(message)]
         if not sent:
@@ -241,7 +245,7 @@ class SiteGrid(Grid):
             answered = {reply.metadata.src_node_id: reply for reply in replies}
             late = "no answer in time"
             replies = [answered.get(m.metadata.dst_node_id) or _error(m, late) for m in sent]
-            if self._journal and not any(_forgotten(reply) for reply in replies):
+            if self._journal and not any(_memory_fails(reply) for reply in replies):
                 self._journal.append(action, [self._answer(reply) for reply in replies])
         return self._incoming(replies)
 
@@ -312,8 +316,9 @@ class SiteGrid(Grid):
         site, action = self._names[reply.metadata.src_node_id], reply.metadata.message_type
         turn = self._turn
         if reply.has_error():
-            if _forgotten(reply):
-                raise CheckpointError(f"site {site}: {reply.error.reason}")
+            if _memory_fails(reply):
+                kind = CheckpointError if reply.error.code == MEMORY_LOST else StorageError
+                raise kind(f"site {site}: {reply.error.reason}")
             return self._drop(reply, reply.error.reason or "no reason given")
         if action == "train" and turn is not None:
             self._trained[turn.trial, site] = turn.round
@@ -358,8 +363,9 @@ class SiteGrid(Grid):
         return Message(Error(code, reason), reply_to=self._requests[reply.metadata.src_node_id])
 
 
-def _forgotten(reply: Message) -> bool:
-    return bool(reply.has_error() and reply.error.code == MEMORY_LOST)
+def _memory_fails(reply: Message) -> bool:
+    """Whether nothing can go on, and the next attempt has to find out anew."""
+    return reply.has_error() and reply.error.code in (MEMORY_LOST, MEMORY_FULL)
 
 
 def _replayed(message: Message, answer: Answer) -> Message:

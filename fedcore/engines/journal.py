@@ -13,6 +13,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,13 @@ _KINDS: Mapping[str, type[MetricRecord] | type[ConfigRecord]] = {"numbers": Metr
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be gone on from: one sentence."""
+
+
+class StorageError(RuntimeError):
+    """What a federation is to remember cannot be written, the disk being full for one: one sentence.
+
+    What has been remembered is intact: run again, the federation goes on from there.
+    """
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Journal:
 
     Raises:
         CheckpointError: the file is of another federation, or is no journal.
+        StorageError: it cannot be written.
     """
 
     def __init__(self, path: Path, federation: str) -> None:
@@ -75,7 +84,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written has been told of
+            self._file.close()
 
     def next(self, action: str, sites: Sequence[str]) -> list[Answer] | None:
         """The answers to the next request, or None if it has not been put before.
@@ -102,18 +112,28 @@ class Journal:
         return list(answers)
 
     def append(self, action: str, answers: Sequence[Answer]) -> None:
-        """Write down what was answered."""
+        """Write down what was answered.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         payload = _packed(action, answers)
-        self._file.write(_HEAD.pack(sum(map(len, payload)), _crc(payload)))
-        for part in payload:
-            self._file.write(part)
-        self._file.flush()
+        self._write(_HEAD.pack(sum(map(len, payload)), _crc(payload)), *payload)
 
     def _start(self, head: bytes) -> None:
         self._file.seek(0)
         self._file.truncate()
-        self._file.write(head)
-        self._file.flush()
+        self._write(head)
+
+    def _write(self, *parts: bytes) -> None:
+        try:
+            for part in parts:
+                self._file.write(part)
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"{self._path}: cannot be written ({error.strerror}); mend that and run again"
+            ) from error
 
     def _entry(self) -> bytes | None:
         """The next entry's payload; None at the end, where what is cut off is cut away."""

@@ -3,9 +3,12 @@
 import json
 import os
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from fedcore.checkpoint import federation_key
 from fedcore.engines.inline import InlineGrid
 from fedcore.engines.journal import Answer, Journal
 from fedcore.faults.plan import FaultPlan
-from fedcore.federation import CheckpointError, FederationRequest, run_federation
+from fedcore.federation import CheckpointError, FederationRequest, StorageError, run_federation
 from fedcore.samples import SiteSamples
 from fedcore.strategies import strategy
 
@@ -296,6 +299,31 @@ def test_a_finished_federation_whose_sites_forgot_is_a_sentence(toys: list[SiteS
     shutil.rmtree(tmp_path / "sites")
     with pytest.raises(CheckpointError, match="site alpha: what the site remembered of round 2 is lost"):
         run_federation(toys, _small(), folder=tmp_path)
+
+
+@contextmanager
+def _files_of_at_most(size: int) -> Iterator[None]:
+    """A disk that is full, as far as a test can have one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "pooled"])
+@pytest.mark.parametrize("size", [20, 1000, 2500, 4500])
+def test_a_full_disk_is_a_sentence_and_loses_nothing(
+    size: int, strategy: str, toys: list[SiteSamples], told: Any, tmp_path: Path
+) -> None:
+    """The journal of logistic regression fills it, or what the optimiser of a lone GRU remembers."""
+    request = _small(rounds=3, strategy=strategy, model="gru" if strategy == "pooled" else "logistic")
+    expected = told(run_federation(toys, request))
+    with _files_of_at_most(size), pytest.raises(StorageError, match=r"cannot be written \(File too large\); mend that"):
+        run_federation(toys, request, folder=tmp_path)
+    assert told(run_federation(toys, request, folder=tmp_path)) == expected
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
 
 
 def test_each_site_alone_has_a_checkpoint_of_its_own(
