@@ -92,8 +92,8 @@ def _run_cell(sites: tuple[Site, ...], piece: Piece, report: Any) -> Record:
     asked = piece.spec
     if cell_code(asked.model.name, asked.strategy.name, asked.federation.protocol) != piece.code_fingerprint:
         raise InputError(
-            f"the code on {platform.node()} differs from the code that the cell was planned with; have the same FedWard, "
-            "libraries and modules of your own on every node, and change none of them during a run"
+            f"the code on {platform.node()} differs from the code that the cell was planned with; have the same "
+            "FedWard, libraries and modules of your own on every node, and change none of them during a run"
         )
     return run_cell(replace(piece, sites=sites), report)
 

@@ -45,9 +45,15 @@ def session(jobs: int, address: str | None) -> Iterator[Any]:
     try:
         import ray
 
-        ray._private.ray_constants.ENABLE_RAY_CLUSTER = address is not None  # it may have been imported before
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = address is not None  # it may have been imported before
         _hush(ray)
-        folder = _start(ray, jobs) if address is None else _join(ray, address, workers)
+        folder = None
+        if address is None:
+            folder = _start(ray, jobs)
+        else:
+            _join(ray, address, workers)
         if on_sigterm is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
         try:
