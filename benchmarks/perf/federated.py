@@ -1,9 +1,11 @@
-"""Measurements of federated training, each in a process of its own: `python federated.py WHAT ARGUMENTS...` prints JSON.
+"""Measurements of federated training, in a process of their own: `python federated.py WHAT ARGUMENTS...` prints JSON.
 
-pairs heart|logistic|perceptron N   FedWard's `inline` engine and the plain loop, turn by turn, N times
-ours JOB.npz-LIKE                   see `alone`
-grown SITES PARAMETERS ROUNDS       both, milliseconds a round
-save NAME PATH                      a job as a file, for the other frameworks
+    pairs JOB N                     FedWard's `inline` engine and the plain loop, turn by turn, N times
+    alone JOB                       FedWard once
+    grown SITES PARAMETERS ROUNDS   both, milliseconds a round
+    save JOB PATH                   a job as a file, for the other frameworks
+
+A JOB is heart, logistic or perceptron (`job_of`).
 """
 
 import gc
@@ -49,7 +51,7 @@ def inline(job: Job) -> Run:
         model="job:MODEL",
         strategy="fedavg",
         rounds=job.training.rounds,
-        tune=(job.setting,),
+        settings=(job.setting,),
         seed=job.training.seed,
     )
 
@@ -129,7 +131,7 @@ def alone(name: str) -> dict[str, Any]:
     run = inline(job_of(name))
     rounds = len(run.wall) - 1
     return {
-        "rounds_s": run.whole_wall,
+        "whole_s": run.whole_wall,
         "processor_s_per_round": run.rounds / rounds,
         "wall_s_per_round": (run.wall[-1] - run.wall[0]) / rounds,
         "tuning_loss": run.tuning_loss,
@@ -140,7 +142,7 @@ def grown(sites: str, parameters: str, rounds: str) -> dict[str, Any]:
     """Milliseconds of processor time a round, with one step of 20 samples at each site in each round."""
     hidden = hidden_for(int(parameters), FEATURES)
     training = Training(hidden=hidden, rounds=int(rounds) + 1, batch_size=20)
-    job = made_up(int(sites), train=20, tuning=20, features=FEATURES, training=training)
+    job = made_up(int(sites), train=20, tuning=max(20, 400 // int(sites)), features=FEATURES, training=training)
     tensors = job.tensors()
     ours, loops = [], []
     for _ in range(3):
