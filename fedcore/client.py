@@ -15,22 +15,23 @@ record `fedward` (`fedcore.engines.grid`), whatever its strategy sends.
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedcore.engines.grid import MEMORY_FULL, MEMORY_LOST, SITE_FAILED, TERMS
-from fedcore.engines.parcels import parcel, record
+from fedcore.engines.parcels import parcel, plain, record
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Learner, Setting, TrainingError, log_loss
 from fedcore.local import Local, Split, Visit
 from fedcore.memory import MemoryFullError, MemoryLostError, SiteMemory
 from fedcore.models import model
-from fedcore.models.model import ModelSpec
+from fedcore.models.model import ModelSpec, Sizes
 from fedcore.samples import SiteSamples
 from fedcore.strategies import strategy
 from privacy.releases import messages, sketches
@@ -73,19 +74,21 @@ class Desk:
             self._spaces[text] = FeatureSpace.from_json(text)
         return self._spaces[text]
 
-    @property
+    @cached_property
     def model(self) -> ModelSpec:
         """The agreed model."""
         return model.load(self.memory.term("model"))
 
-    @property
+    @cached_property
     def local(self) -> Local:
         """The site's half of the agreed strategy."""
         return strategy.load(self.memory.term("strategy")).local
 
     def learner(self, setting: Setting) -> Learner:
         """The agreed model's learner with a setting."""
-        return self.model.recipe(self.memory.term("recipe")).learner(self.space.sizes, setting)
+        make = self.model.recipe(self.memory.term("recipe")).learner
+        sizes, wanted = (json.dumps(dict(one), sort_keys=True) for one in (self.space.sizes, setting))
+        return _learner(make, sizes, wanted)
 
     def visit(self, message: Message) -> Visit:
         """The server's message, with what the site remembers.
@@ -93,14 +96,14 @@ class Desk:
         Raises:
             MemoryLostError: the site has forgotten a round.
         """
-        terms = message.content.config_records[TERMS]
+        terms = message.content[TERMS]
         number, trial = int(str(terms["round"])), int(str(terms["trial"]))
-        records = dict(message.content.array_records)
+        records = {key: entry for key, entry in message.content.items() if isinstance(entry, ArrayRecord)}
         name = "arrays" if "arrays" in records else next(iter(records), "")
         texts = {
             key: value
-            for other, entry in message.content.config_records.items()
-            if other != TERMS
+            for other, entry in message.content.items()
+            if isinstance(entry, ConfigRecord) and other != TERMS
             for key, value in entry.items()
         }
         last = int(str(terms["last-round"]))
@@ -108,8 +111,8 @@ class Desk:
             site=self.samples.site,
             round=number,
             cell_seed=int(str(terms["seed"])),
-            arrays=_arrays(records.pop(name, {})),
-            beside={key: _arrays(entry) for key, entry in records.items()},
+            arrays=plain(records.pop(name, {})),
+            beside={key: plain(entry) for key, entry in records.items()},
             config=texts,
             setting=json.loads(str(terms["setting"])),
             model=self.model,
@@ -128,7 +131,7 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
     app = ClientApp(mods=[wall])
 
     def desk(message: Message, context: Context) -> Desk:
-        return open_desk(context, str(message.content.config_records[TERMS]["federation"]))
+        return open_desk(context, str(message.content[TERMS]["federation"]))
 
     @app.query("site")
     def site(message: Message, context: Context) -> Message:
@@ -166,7 +169,7 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
             raise ReleaseError(f"{TOO_FEW}; a model of so few would tell of each of them")
         visit = here.visit(message)
         update = here.local.train(visit)
-        terms = message.content.config_records[TERMS]
+        terms = message.content[TERMS]
         trial, last, best = (int(str(terms[name])) for name in ("trial", "last-round", "best-round"))
         here.memory.write(trial, visit.round, visit.memory, last=last, best=best)
         numbers = {
@@ -175,8 +178,9 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
             "loss-sum": update.loss * weight,
             "steps": update.steps,
         }
-        sent = [key for key in message.content.array_records if key not in visit.beside]
-        return _reply(message, arrays={sent[0] if sent else "arrays": update.arrays, **update.beside}, numbers=numbers)
+        sent = (key for key, entry in message.content.items() if isinstance(entry, ArrayRecord))
+        name = next((key for key in sent if key not in visit.beside), "arrays")
+        return _reply(message, arrays={name: update.arrays, **update.beside}, numbers=numbers)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -190,6 +194,12 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
         return _reply(message, numbers={"num-examples": len(split.label), "loss-sum": total})
 
     return app
+
+
+@lru_cache(maxsize=2)
+def _learner(make: Callable[[Sizes, Setting], Learner], sizes: str, setting: str) -> Learner:
+    """One learner for all sites of this process: it keeps its network, which is dear to build."""
+    return make(json.loads(sizes), json.loads(setting))
 
 
 def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -212,10 +222,6 @@ def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Me
         log.debug("failed in '%s'", action, exc_info=True)  # stays at the site: it may show values
         reason = f"{type(error).__name__} in '{action}'; the site's log has the details at level DEBUG"
     return Message(Error(code, reason), reply_to=message)
-
-
-def _arrays(entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in entry.items()}
 
 
 def _patients(samples: SiteSamples) -> int:

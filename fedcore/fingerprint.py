@@ -51,12 +51,17 @@ def _room(name: str) -> Path:
 @cache
 def _imports(path: Path) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    statements: list[ast.AST] = [ast.parse(path.read_bytes())]
+    while statements:  # expressions, nine nodes of ten, hold no import
+        node = statements.pop()
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, (ast.Module, ast.stmt, ast.excepthandler, ast.match_case)):
+            for held in ("body", "orelse", "finalbody", "handlers", "cases"):
+                statements.extend(getattr(node, held, ()))
     return frozenset(names)
 
 

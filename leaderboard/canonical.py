@@ -8,8 +8,9 @@ values and `sha256sum` needs nothing of ours.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+from collections.abc import Callable
+from json.encoder import encode_basestring
 from typing import Any
 
 from pydantic import BaseModel
@@ -50,8 +51,51 @@ def sha256_of(value: Any) -> str:
 
 
 def _spelled(plain: Any) -> bytes:
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
-    return (text + "\n").encode()
+    """What `json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)` is, and a newline.
+
+    Python's own encoder has no fast half for an indented text; this takes a third of its time.
+    """
+    pieces: list[str] = []
+    _spell(plain, "\n", pieces.append)
+    pieces.append("\n")
+    return "".join(pieces).encode()
+
+
+def _spell(value: Any, line: str, say: Callable[[str], None]) -> None:
+    if isinstance(value, str):
+        say(encode_basestring(value))
+    elif isinstance(value, dict):
+        _spell_dict(value, line, say)
+    elif isinstance(value, list | tuple):
+        _spell_list(value, line, say)
+    elif value is None or isinstance(value, bool):
+        say({None: "null", True: "true", False: "false"}[value])
+    elif isinstance(value, int):
+        say(int.__repr__(value))
+    elif math.isfinite(value):
+        say(float.__repr__(value))
+    else:
+        raise ValueError(f"{value} is not JSON")
+
+
+def _spell_dict(value: dict[str, Any], line: str, say: Callable[[str], None]) -> None:
+    inner = line + " "
+    begin = "{" + inner
+    for key in sorted(value):
+        say(f"{begin}{encode_basestring(key)}: ")
+        _spell(value[key], inner, say)
+        begin = "," + inner
+    say(line + "}" if value else "{}")
+
+
+def _spell_list(value: list[Any] | tuple[Any, ...], line: str, say: Callable[[str], None]) -> None:
+    inner = line + " "
+    begin = "[" + inner
+    for item in value:
+        say(begin)
+        _spell(item, inner, say)
+        begin = "," + inner
+    say(line + "]" if value else "[]")
 
 
 def _plain(value: Any, path: str, *, open_models: bool) -> Any:

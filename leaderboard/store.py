@@ -12,11 +12,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from leaderboard.record import OlderRecordError, Record, RecordError, canonical_json, parse
-
-Status = Literal["ok", "failed", "skipped"]
+from leaderboard.record import (
+    Head,
+    OlderRecordError,
+    Record,
+    RecordError,
+    Status,
+    canonical_json,
+    head,
+    parse,
+    result_sha256,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,15 @@ class Broken:
 
     path: Path
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a record lies, how its run ended, and what names its result."""
+
+    path: Path
+    status: Status
+    result_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +92,7 @@ class Store:
         Raises:
             RecordError: unreadable, broken or changed; the sentence names the file and the field.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise RecordError(f"{path}: the record could not be read ({error.strerror}).") from error
-        return parse(data, path)
+        return parse(_bytes(path), path)
 
     def latest(self, cell_id: str, code_fingerprint: str | None = None, status: Status | None = "ok") -> Record | None:
         """The newest record of a cell, or None.
@@ -93,23 +105,34 @@ class Store:
         Raises:
             RecordError: a record that had to be looked at is broken.
         """
-        return self.newest(
-            [path for folder in self._suites() for path in _records_in(folder / cell_id[:2] / cell_id)],
-            code_fingerprint,
-            status,
-        )
+        paths = [path for folder in self._suites() for path in _records_in(folder / cell_id[:2] / cell_id)]
+        found = self.newest(paths, code_fingerprint, status)
+        return None if found is None else self.read(found.path)
 
     def newest(
         self, paths: Iterable[Path], code_fingerprint: str | None = None, status: Status | None = None
-    ) -> Record | None:
+    ) -> Found | None:
         """The newest of these records of one cell, or None; see `latest`."""
         for path in sorted(paths, key=lambda path: path.name, reverse=True):
-            record = self.read(path)
-            if (status is None or record.status == status) and (
-                code_fingerprint is None or record.code_fingerprint == code_fingerprint
+            found = self.head(path)
+            if (status is None or found.status == status) and (
+                code_fingerprint is None or found.code_fingerprint == code_fingerprint
             ):
-                return record
+                return Found(path, found.status, found.result_sha256)
         return None
+
+    def head(self, path: Path) -> Head:
+        """What a plan wants to know of a record, its hash checked.
+
+        Raises:
+            RecordError: as `read`.
+        """
+        data = _bytes(path)
+        quick = head(data)
+        if quick is not None:
+            return quick
+        record = parse(data, path)
+        return Head(record.cell_id, record.code_fingerprint, record.status, result_sha256(record))
 
     def by_cell(self) -> dict[str, list[Path]]:
         """The paths of all records by cell: one look at the folders serves a whole plan."""
@@ -156,6 +179,13 @@ class Store:
 
     def _suites(self) -> list[Path]:
         return sorted(path for path in self.root.glob("*") if path.is_dir()) if self.root.is_dir() else []
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: the record could not be read ({error.strerror}).") from error
 
 
 def _named(path: Path) -> bool:

@@ -19,7 +19,7 @@ from fedcore.protocols import protocol as protocols
 from fedcore.strategies import strategy as strategies
 from fedcore.task import Task, load_task
 from leaderboard.evaluators import registry as metrics
-from leaderboard.record import Record, Spec, cell_id
+from leaderboard.record import Spec, cell_id
 from leaderboard.spec import (
     Configured,
     EvaluationPlan,
@@ -30,7 +30,7 @@ from leaderboard.spec import (
     TaskRef,
     TunePlan,
 )
-from leaderboard.store import Store
+from leaderboard.store import Found, Store
 from sites.errors import InputError
 from sites.site import Site
 
@@ -43,14 +43,14 @@ SCORING_MODULES = ("bench.cell", *metrics.modules())
 class Cell:
     """One cell of the plan.
 
-    `record` is what is known of it already, if anything; `left_out` the site that only it scores.
+    `found` is its record, if there is one; `left_out` the site that only it scores.
     """
 
     spec: Spec
     task: Task
     cell_id: str
     code_fingerprint: str
-    record: Record | None
+    found: Found | None
     left_out: str | None = None
 
     @property
@@ -317,11 +317,12 @@ def make_plan(
         refs = _site_refs(cast)
         for task in (load_task(name) for name in suite.tasks):
             for line in asked:
+                first = _spec(suite, line, task, suite.seeds[0], refs)
                 for seed in suite.seeds:
-                    spec = _spec(suite, line, task, seed, refs)
+                    spec = first.model_copy(update={"seed": seed, "split_seed": seed})
                     identity, code = cell_id(spec), cell_code(spec.model.name, spec.strategy.name, suite.protocol)
-                    record = store.newest(found.get(identity, ()), code_fingerprint=code)
-                    cell = Cell(spec, task, identity, code, record, left_out)
+                    known = store.newest(found.get(identity, ()), code_fingerprint=code)
+                    cell = Cell(spec, task, identity, code, known, left_out)
                     if identity in cells:
                         raise InputError(
                             f"suite {suite.name}: two cells are one and the same, {cell.name}; leave one out"
@@ -344,6 +345,6 @@ def _casts(sites: Sequence[Site], *, leave_one_out: bool) -> Iterator[tuple[str 
 
 def is_pending(cell: Cell, cache_mode: CacheMode, rerun: Rerun | None) -> bool:
     """Whether the cell is to be run: what has a record is not, unless asked for."""
-    if cell.record is None or rerun is Rerun.all or cache_mode is CacheMode.ignore:
+    if cell.found is None or rerun is Rerun.all or cache_mode is CacheMode.ignore:
         return True
-    return rerun is Rerun.failed and cell.record.status == "failed"
+    return rerun is Rerun.failed and cell.found.status == "failed"

@@ -31,7 +31,9 @@ def run_report(suite: str, out: Path, finished: Sequence[Finished]) -> Run:
         cells=tuple(
             FinishedCell(
                 cell_id=one.cell.cell_id,
-                result_sha256=result_sha256(one.record),
+                result_sha256=one.cell.found.result_sha256
+                if one.cached and one.cell.found
+                else result_sha256(one.record),
                 task=one.record.spec.task.name,
                 model=one.record.spec.model.name,
                 strategy=one.record.spec.strategy.name,

@@ -54,12 +54,12 @@ def run_cells(
             raise InputError(f"--engine {engine} brings a Ray of its own for each cell; leave --ray-address out")
         jobs = 1  # Flower's simulation claims every processor, and shuts the Ray of a worker down
     store = Store(out)
-    found = {cell.cell_id: Finished(cell, cell.record, True) for cell in cells if cell.record is not None}
+    found = {cell.cell_id: Finished(cell, store.read(cell.found.path), True) for cell in cells if cell.found}
     pending = (
         [cell for cell in cells if is_pending(cell, cache_mode, rerun)] if cache_mode is not CacheMode.only else []
     )
     if jobs > 1 or address is not None:
-        pending = longest_first(pending, [cell.record for cell in cells if cell.record is not None])
+        pending = longest_first(pending, [one.record for one in found.values()])
     if pending:
         _check_writable(out)
         reuse = cache_mode is not CacheMode.ignore and rerun is not Rerun.all

@@ -7,7 +7,7 @@ action; bytes are counted.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedcore.engines.journal import Answer, CheckpointError, Journal, StorageError
-from fedcore.engines.parcels import parcel, payload_bytes, with_arrays
+from fedcore.engines.parcels import packed, parcel, payload_bytes, unpacked, with_arrays
 from fedcore.faults.drawn import Faults
 from fedcore.faults.kinds import Lost
 from fedcore.learner import Arrays
@@ -142,7 +142,7 @@ class SiteGrid(Grid):
 
     def narrow(self, arrays: ArrayRecord) -> dict[str, np.ndarray]:
         """A model as the sites get it."""
-        return {name: _as_type(value.numpy(), self._types[name]) for name, value in arrays.items()}
+        return {name: _as_type(unpacked(value), self._types[name]) for name, value in arrays.items()}
 
     def suffers(self, faults: Faults) -> None:
         """Let this go wrong from now on, on purpose."""
@@ -291,7 +291,7 @@ class SiteGrid(Grid):
         for message in sent:
             key = id(message.content)
             if key not in done:
-                content = _converted(message.content, self._types)
+                content = _converted(message.content, self._types, make=_narrowed)
                 done[key] = content, dict(parcel(content).arrays)
             node = message.metadata.dst_node_id
             content, self._sent[node] = done[key]
@@ -336,7 +336,7 @@ class SiteGrid(Grid):
             return self._drop(reply, str(error))
         if action == "evaluate" and arrived.numbers["num-examples"] == 0:  # a mean over such replies divides by 0
             return _error(self._requests[reply.metadata.src_node_id], "too few tuning patients to tell of")
-        reply.content = _converted(reply.content, wide)
+        reply.content = _converted(reply.content, wide, make=Widened)
         return reply
 
     def _struck(
@@ -389,21 +389,46 @@ def seeded_sampling(seed: int) -> Iterator[None]:
         random.setstate(before)
 
 
-def _converted(content: RecordDict, types: Mapping[str, np.dtype[np.generic]]) -> RecordDict:
+class Widened(Array):
+    """An Array as one of a wider type, which is made when it is asked for and not kept: K sites' are never there at
+    the same time."""
+
+    _value: Array
+
+    def __init__(self, value: Array, dtype: np.dtype[np.generic]) -> None:
+        self.__dict__.update(dtype=dtype.name, shape=value.shape, stype=value.stype, _value=value)
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The bytes of the wider array."""
+        return packed(self.numpy()).data
+
+    def numpy(self) -> np.ndarray:
+        """The wider array, the caller's own."""
+        return unpacked(self._value).astype(self.dtype)
+
+
+def _narrowed(value: Array, dtype: np.dtype[np.generic]) -> Array:
+    return packed(_as_type(unpacked(value), dtype))
+
+
+def _converted(
+    content: RecordDict,
+    types: Mapping[str, np.dtype[np.generic]],
+    make: Callable[[Array, np.dtype[np.generic]], Array],
+) -> RecordDict:
     """The content with the arrays named in `types` of those types; untouched records are the same objects."""
-
-    def convert(name: str, value: Array) -> Array:
-        dtype = types.get(name)
-        return value if dtype is None or value.dtype == dtype.name else Array(_as_type(value.numpy(), dtype))
-
-    return RecordDict(
-        {
-            key: ArrayRecord({name: convert(name, value) for name, value in entry.items()})
-            if isinstance(entry, ArrayRecord)
-            else entry
-            for key, entry in content.items()
-        }
-    )
+    out = RecordDict()
+    for key, entry in content.items():
+        if isinstance(entry, ArrayRecord):
+            arrays = ArrayRecord()
+            for name, value in entry.items():
+                dtype = types.get(name)
+                arrays[name] = value if dtype is None or value.dtype == dtype.name else make(value, dtype)
+            out[key] = arrays
+        else:
+            out[key] = entry
+    return out
 
 
 def _as_type(value: np.ndarray, dtype: np.dtype[np.generic]) -> np.ndarray:

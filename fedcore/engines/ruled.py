@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedcore.engines.parcels import record
+from fedcore.engines.parcels import plain, record
 from fedcore.rule import Reply, Roster, Rule
 
 
@@ -65,4 +65,4 @@ def reply_of(message: Message, key: str = "arrays") -> Reply:
 
 
 def _arrays(beside: ArrayRecord) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in beside.items()}
+    return plain(beside)

@@ -19,6 +19,9 @@ from fedcore.learners.optimizers import Optimizer
 
 PREDICTION_BATCH = 1024
 
+GATHERED = 1024
+"""Samples that are put into a pass's order at a time."""
+
 
 class MinibatchLearner:
     """Trains a torch network that maps encoded samples to logits.
@@ -46,6 +49,7 @@ class MinibatchLearner:
         self._setting = setting
         self._optimizer = optimizer
         self._keeps_moments = keeps_moments
+        self._kept: nn.Module | None = None
 
     def initial(self, seed: int) -> Arrays:
         """The network as torch initialises it."""
@@ -85,13 +89,14 @@ class MinibatchLearner:
             traced = {name: torch.zeros_like(value) for name, value in trained.items()} if objective.traced else {}
             mixed = self._mixed(objective.mixture, place)
             order = torch.Generator().manual_seed(seed)
-            total, steps = torch.zeros((), dtype=torch.float64, device=place), 0
+            losses: list[torch.Tensor] = []
+            steps = 0
             for _ in range(epochs):
-                total.zero_()
-                for index in torch.randperm(n, generator=order).to(place).split(batch_size):  # type: ignore[no-untyped-call]
-                    batch = {name: value.index_select(0, index) for name, value in inputs.items()}
-                    loss = nn.functional.binary_cross_entropy_with_logits(network(**batch), target[index])
-                    total += loss.detach() * len(index)
+                losses.clear()
+                shuffled = torch.randperm(n, generator=order).to(place)
+                for batch, truth in _batches(inputs, target, shuffled, batch_size):
+                    loss = nn.functional.binary_cross_entropy_with_logits(network(**batch), truth)
+                    losses.append(loss.detach())
                     if contrast is not None:
                         loss = loss + contrast(network, batch)
                     loss.backward()  # type: ignore[no-untyped-call]
@@ -101,10 +106,12 @@ class MinibatchLearner:
                     for value, pull in pulls:
                         pull(value)
                     if mixed is not None:
-                        mixed.step(network, batch, target[index])
+                        mixed.step(network, batch, truth)
                     optimizer.step()
                     steps += 1
-        mean = float(total) / n
+        last = n - (len(losses) - 1) * batch_size
+        weights = torch.tensor([batch_size] * (len(losses) - 1) + [last], dtype=torch.float64, device=place)
+        mean = float((torch.stack(losses).double() * weights).sum()) / n
         result = _arrays(network)
         if not np.isfinite(mean) or not all(np.isfinite(value).all() for value in result.values()):
             raise TrainingError(
@@ -136,16 +143,20 @@ class MinibatchLearner:
             return torch.sigmoid(torch.cat(logits).double()).cpu().numpy()
 
     def _network(self, arrays: Arrays, place: torch.device) -> nn.Module:
-        with _seeded(0, torch.device("cpu")):  # building draws initial weights that are then overwritten
-            network = self._build()
-        # a copy: load_state_dict copies into the network's own memory, so training leaves `arrays` as they are
-        network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()})
-        return network.to(place)
+        """The one network that is kept for this, since building one draws initial weights; it holds `arrays` now."""
+        if self._kept is None:
+            self._kept = self._built(place)
+        return _loaded(self._kept, arrays)
+
+    def _built(self, place: torch.device) -> nn.Module:
+        with _seeded(0, torch.device("cpu")):
+            return self._build().to(place)
 
     def _mixed(self, mixture: Mixture | None, place: torch.device) -> MixedTraining | None:
         if mixture is None:
             return None
-        return MixedTraining(self._network(mixture.own, place).train(), mixture, self._optimizer, self._setting)
+        network = _loaded(self._built(place), mixture.own)  # beside the one that is kept
+        return MixedTraining(network.train(), mixture, self._optimizer, self._setting)
 
     def _contrast(
         self, objective: Objective, place: torch.device
@@ -153,7 +164,7 @@ class MinibatchLearner:
         asked = objective.contrast
         if asked is None:
             return None
-        towards, previous = (self._network(arrays, place).eval() for arrays in (asked.towards, asked.previous))
+        towards, previous = (_loaded(self._built(place), arrays).eval() for arrays in (asked.towards, asked.previous))
 
         def term(network: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
             with torch.no_grad():
@@ -163,6 +174,30 @@ class MinibatchLearner:
             return asked.weight * nn.functional.softplus(far - near).mean()
 
         return term
+
+
+def _batches(
+    inputs: Mapping[str, torch.Tensor], target: torch.Tensor, order: torch.Tensor, batch_size: int
+) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+    """The samples in that order, batch by batch; many batches are gathered at once and then cut, which is cheaper."""
+    for some in order.split(batch_size * max(1, GATHERED // batch_size)):  # type: ignore[no-untyped-call]
+        cut = [value.index_select(0, some).split(batch_size) for value in (target, *inputs.values())]  # type: ignore[no-untyped-call]
+        for truth, *values in zip(*cut, strict=True):
+            yield dict(zip(inputs, values, strict=True)), truth
+
+
+def _loaded(network: nn.Module, arrays: Arrays) -> nn.Module:
+    """The network with these arrays, copied into its own memory, so that training leaves them as they are."""
+    state = network.state_dict()
+    fits = state.keys() == arrays.keys() and all(value.shape == arrays[name].shape for name, value in state.items())
+    if not fits or any(value.device.type != "cpu" for value in state.values()):
+        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+    else:
+        for name, value in state.items():
+            np.copyto(value.numpy(), arrays[name], casting="unsafe")
+    for value in network.parameters():
+        value.grad = None
+    return network
 
 
 def _pulls(
@@ -193,7 +228,8 @@ def _pulls(
 
 
 def _tensor(value: np.ndarray, place: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(value)).to(place)
+    value = np.ascontiguousarray(value)
+    return torch.from_numpy(value if value.flags.writeable else value.copy()).to(place)
 
 
 @contextmanager

@@ -44,15 +44,18 @@ class SGD(Optimizer):
     """Stochastic gradient descent: w - step_size * gradient."""
 
     def __init__(self, parameters: Parameters, *, step_size: float, l2: float) -> None:
-        self._parameters = [(value, l2 if value.ndim > 1 else 0.0) for _, value in parameters]
+        self._parameters = [(value, 1 - step_size * l2 if value.ndim > 1 else 1.0) for _, value in parameters]
         self._step_size = step_size
 
-    @torch.no_grad()
     def step(self) -> None:
         """See `Optimizer`."""
-        for value, l2 in self._parameters:
-            if value.grad is not None:
-                value.mul_(1 - self._step_size * l2).add_(value.grad, alpha=-self._step_size)
+        with torch.no_grad():
+            for value, shrunk in self._parameters:
+                if value.grad is None:
+                    continue
+                if shrunk != 1:
+                    value.mul_(shrunk)
+                value.add_(value.grad, alpha=-self._step_size)
                 value.grad = None
 
     def moments(self) -> dict[str, np.ndarray]:

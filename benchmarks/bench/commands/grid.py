@@ -142,10 +142,11 @@ def plan(
 
     asked = _Asked(suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults)
     cells, sites, loaded = _cells(asked, out, quiet=json_)
-    seconds = estimate_seconds(cells, Store(out))
+    pending = [cell for cell in cells if cell.found is None]
+    seconds = estimate_seconds(pending, Store(out)) if pending else {}
     rows = []
     for cell in cells:
-        state = "pending" if cell.record is None else {"ok": "cached"}.get(cell.record.status, cell.record.status)
+        state = "pending" if cell.found is None else {"ok": "cached"}.get(cell.found.status, cell.found.status)
         s = cell.spec
         rows.append(
             PlannedCell(
@@ -155,11 +156,10 @@ def plan(
                 strategy=s.strategy.name,
                 seed=s.seed,
                 state=state,
-                estimated_s=0.0 if cell.record else round(seconds[cell.cell_id], 1),
+                estimated_s=0.0 if cell.found else round(seconds[cell.cell_id], 1),
             )
         )
-    pending = [row for row in rows if row.state == "pending"]
-    minutes = sum(row.estimated_s for row in pending) / 60 / (jobs or _cores())
+    minutes = sum(row.estimated_s for row in rows) / 60 / (jobs or _cores())
     report = Plan(
         suite=loaded.name,
         sites=tuple(one.name for one in sites),
