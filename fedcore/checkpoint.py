@@ -21,11 +21,14 @@ SITES = "sites"
 
 
 def federation_key(request: FederationRequest, training: Sequence[SiteSamples]) -> str:
-    """What names a federation: what was asked, and of whom. The engine is no part of it."""
+    """What names a federation: what was asked, and of whom. The engine is no part of it.
+
+    Who the samples are of is hashed, what was extracted for them is not: a folder serves one way of extracting.
+    """
     digest = hashlib.sha256(request.model_dump_json(exclude={"engine"}).encode())
     for samples in training:
         digest.update(samples.site.encode() + b"\0")
-        for part in (samples.subject_id, samples.prediction_time.astype(np.int64), samples.label):
+        for part in (samples.subject_id, samples.patient_id, samples.prediction_time.astype(np.int64), samples.label):
             digest.update(np.ascontiguousarray(part).tobytes())
         digest.update(samples.split.astype("S13").tobytes())
     return digest.hexdigest()

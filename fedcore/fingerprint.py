@@ -49,16 +49,21 @@ def _room(name: str) -> Path:
 
 
 @cache
-def _imports(path: Path) -> frozenset[str]:
+def _imports(path: Path, module: str) -> frozenset[str]:
+    """The modules that a source file names; it is itself of this name, for what it imports relatively."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names: set[str] = set()
     statements: list[ast.AST] = [ast.parse(path.read_bytes())]
     while statements:  # expressions, nine nodes of ten, hold no import
         node = statements.pop()
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = node.module or ""
+            if node.level:
+                above = package.split(".")[: max(package.count(".") + 2 - node.level, 0)]
+                source = ".".join([*above, *filter(None, [source])])
+            names.update({source, *(f"{source}.{alias.name}" for alias in node.names)} if source else ())
         elif isinstance(node, (ast.Module, ast.stmt, ast.excepthandler, ast.match_case)):
             for held in ("body", "orelse", "finalbody", "handlers", "cases"):
                 statements.extend(getattr(node, held, ()))
@@ -75,7 +80,9 @@ def reached(modules: Iterable[str]) -> dict[str, Path]:
         if path is None or module in found:
             continue
         found[module] = path
-        queue.extend(_imports(path))
+        queue.extend(_imports(path, module))
+        if module.partition(".")[0] not in ROOMS and "." in module:
+            queue.append(module.rpartition(".")[0])  # a user's package runs its __init__ too
     return found
 
 

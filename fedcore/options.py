@@ -26,7 +26,7 @@ def number(
     Traceback (most recent call last):
     sites.errors.InputError: option 'mu' is -0.1; expected a number of at least 0
     """
-    value = float(setting[name])
+    value = _given(setting, name)
     if not (max(at_least, above) <= value <= min(at_most, below) and value not in (above, below)):
         bounds = {"of at least": at_least, "above": above, "of at most": at_most, "below": below}
         words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
@@ -44,7 +44,13 @@ def whole(setting: Setting, name: str, *, at_least: int) -> int:
     Traceback (most recent call last):
     sites.errors.InputError: option 'byzantine' is 1.5; expected a whole number of at least 0
     """
-    value = float(setting[name])
+    value = _given(setting, name)
     if not value.is_integer() or value < at_least:
         raise InputError(f"option '{name}' is {setting[name]}; expected a whole number of at least {at_least}")
     return int(value)
+
+
+def _given(setting: Setting, name: str) -> float:
+    if name not in setting:
+        raise InputError(f"option '{name}' is missing; expected a model or a strategy that declares it")
+    return float(setting[name])

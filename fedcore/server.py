@@ -275,6 +275,15 @@ class _Search:
         samples = sum(grid.introductions[site]["train"] for site in grid.sites)
         roster = Roster(sites=len(grid.sites), samples=samples, min_sites=required, fraction=plan.fraction)
         self._strategy = plan.strategy.build(roster, setting)
+        # Flower's strategies wait for ever for as many sites as they were made for
+        waits = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")
+        awaited = max(int(getattr(self._strategy, name, 0)) for name in waits)
+        if awaited > len(grid.sites):
+            raise InputError(
+                f"strategy '{plan.strategy_name}' waits for {awaited} sites (min_available_nodes and the like); found "
+                f"{len(grid.sites)} that can train ({', '.join(grid.sites)}); make it with fewer"
+            )
+        self._awaited = max(required, awaited)
         self._turn = Turn(number, plan.seed, json.dumps(dict(setting), sort_keys=True))
         grid.begin(self._turn)
         learner = plan.model.recipe(plan.recipe).learner(space.sizes, setting)
@@ -322,7 +331,7 @@ class _Search:
         replies: list[Message] = []
         waited = 0.0
         needed = self._required
-        if len(list(grid.get_node_ids())) >= self._required:
+        if len(list(grid.get_node_ids())) >= self._awaited:
             with self._the_strategys(number, "train"):
                 asked = list(strategy.configure_train(number, self._arrays, ConfigRecord(), grid))
             needed = min(needed, max(len(asked), 1))  # a strategy may ask fewer, as cyclic transfer asks one

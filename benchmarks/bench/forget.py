@@ -8,7 +8,7 @@ from sites.errors import InputError
 from sites.home import home
 from sites.origins import forget_datasets
 
-DERIVED = ("cohorts", "features", "trained")
+DERIVED = ("cohorts", "features", "trained", "checkpoints")
 """Samples, features and predictions: of all sites, since those of a federation are of several at once. They are made
 anew when they are wanted."""
 

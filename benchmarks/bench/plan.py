@@ -159,6 +159,7 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
         InputError: names what is unknown and what there is.
     """
     in_suite: set[tuple[str, str]] = set()
+    tunable: set[str] = set()
     for entry in suite.entries:
         try:
             model = models.load(_meant(suite, "model", entry.model))
@@ -169,6 +170,7 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
                 known |= {*model.recipe(kind).untuned, *chosen.options}
                 if suite.tune is not None:
                     tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges)
+                    tunable |= tuning.declared_ranges(model, chosen, kind).keys()
             unknown = sorted(set(entry.config) - known)
             if unknown:
                 raise InputError(
@@ -178,6 +180,12 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
         except InputError as error:
             raise InputError(f"suite {suite.name}: {error}") from None
         in_suite |= {(entry.model, name) for name in names}
+    stray = sorted(set(suite.tune.ranges if suite.tune else ()) - tunable)
+    if stray:
+        raise InputError(
+            f"suite {suite.name}: tune.ranges: found {stray[0]!r}, expected hyperparameters with a declared range: "
+            f"{', '.join(sorted(tunable))}"
+        )
     for kind, asked, there in (
         ("model", choice.models, sorted({m for m, _ in in_suite})),
         ("strategy", choice.strategies, sorted({s for _, s in in_suite})),
@@ -200,7 +208,11 @@ def representation_of(model: str, protocol: str | None = None) -> str:
 
 def training_code(model: str, strategy: str, protocol: str | None) -> str:
     """The fingerprint of the code that makes a cell's predictions."""
-    chosen = [models.module(model), strategies.module(strategy)] if protocol is None else [protocols.module(protocol)]
+    rules = None if protocol is None else protocols.load(protocol)
+    meant = (model, strategy) if rules is None else (rules.model(model), rules.strategy(strategy))
+    chosen = [models.module(meant[0]), strategies.module(meant[1])]
+    if protocol is not None:
+        chosen.append(protocols.module(protocol))
     shown = representation_of(model, protocol)
     shown = shown if ":" not in shown else shown.partition(":")[0]
     shown = shown if "." in shown else f"fedcore.features.{shown}"

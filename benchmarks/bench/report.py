@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench import output
-from bench.commands.grid import FinishedCell, Number, Run, SummaryRow
+from bench.commands.grid import FinishedCell, Number, Run, SummaryRow, varied
 from bench.run import Finished
 from leaderboard.metric import Metric, ScopeKind
 from leaderboard.record import Record, result_sha256
@@ -37,6 +37,8 @@ def run_report(suite: str, out: Path, finished: Sequence[Finished]) -> Run:
                 task=one.record.spec.task.name,
                 model=one.record.spec.model.name,
                 strategy=one.record.spec.strategy.name,
+                faults=one.record.spec.federation.faults.name if one.record.spec.federation.faults else None,
+                left_out=one.cell.left_out,
                 seed=one.record.spec.seed,
                 status=one.record.status,
                 cached=one.cached,
@@ -102,7 +104,7 @@ def print_run(report: Run) -> None:
     for cell in report.cells:
         if cell.status != "ok":
             key = (cell.status, cell.task, cell.error or "")
-            alike.setdefault(key, []).append(f"{cell.model} {cell.strategy} seed {cell.seed}")
+            alike.setdefault(key, []).append(f"{cell.model} {varied(cell)} seed {cell.seed}")
     for (status, task, error), names in alike.items():
         which = names[0] if len(names) == 1 else f"{len(names)} cells"
         output.say(f"{status}: {task}, {which}: {error}")

@@ -44,7 +44,6 @@ def session(jobs: int, address: str | None) -> Iterator[Any]:
         os.environ.pop("RAY_ADDRESS", None)
     try:
         import ray
-
         from ray._private import ray_constants
 
         ray_constants.ENABLE_RAY_CLUSTER = address is not None  # it may have been imported before

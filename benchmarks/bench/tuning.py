@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from fedcore.learner import Setting
 from fedcore.models.model import ModelSpec, Range
-from fedcore.strategies import strategy as strategies
 from fedcore.strategies.strategy import StrategySpec
 from fedcore.streams import stream
 from sites.errors import InputError
@@ -33,7 +32,7 @@ def settings(
     recipe = model.recipe(kind)
     federated = kind == "federated"
     declared: Setting = {**recipe.untuned, **(strategy.options if federated else {})}
-    drawn_from: dict[str, Range] = {**recipe.ranges, **(strategy.ranges if federated else {})}
+    drawn_from = declared_ranges(model, strategy, kind)
     for name, (low, high) in ranges.items():
         if not low < high or (name in drawn_from and drawn_from[name].log and low <= 0):
             raise InputError(
@@ -56,8 +55,6 @@ def _column(name: str, span: Range, count: int) -> list[int | float]:
     return [span.at((part + draws.random()) / count) for part in draws.permutation(count)]
 
 
-def known_ranges(model: ModelSpec, strategy: str) -> set[str]:
-    """The hyperparameters that could be given a range."""
-    kind = strategies.recipe(strategy)
-    own = strategies.load(strategy).ranges if kind == "federated" else {}
-    return {*model.recipe(kind).ranges, *own}
+def declared_ranges(model: ModelSpec, strategy: StrategySpec, kind: str) -> dict[str, Range]:
+    """What the hyperparameters of a model and a strategy together are drawn from, as declared."""
+    return {**model.recipe(kind).ranges, **(strategy.ranges if kind == "federated" else {})}

@@ -61,9 +61,13 @@ class Journal:
     def __init__(self, path: Path, federation: str) -> None:
         self._path = path
         head = f"fedward.journal/1 {federation}\n".encode()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size > 0:
-            self._file: BinaryIO = path.open("r+b")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            there = path.exists() and path.stat().st_size > 0
+            self._file: BinaryIO = path.open("r+b" if there else "w+b")
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be opened ({error.strerror}); mend that and run again") from error
+        if there:
             found = self._file.readline()
             if not head.startswith(found):
                 self._file.close()
@@ -74,7 +78,6 @@ class Journal:
             if found != head:  # killed in the first line
                 self._start(head)
         else:
-            self._file = path.open("w+b")
             self._start(head)
         self._replaying = True
 

@@ -98,13 +98,13 @@ class Adam(Optimizer):
         """The number of steps and the running means of gradients and of their squares."""
         return {
             "steps": np.array(self._steps),
-            **{f"first/{name}": value.numpy().copy() for name, value in self._first.items()},
-            **{f"second/{name}": value.numpy().copy() for name, value in self._second.items()},
+            **{f"first/{name}": value.cpu().numpy().copy() for name, value in self._first.items()},
+            **{f"second/{name}": value.cpu().numpy().copy() for name, value in self._second.items()},
         }
 
     def restore(self, moments: Mapping[str, np.ndarray]) -> None:
         """See `Optimizer`."""
         self._steps = int(moments["steps"])
-        for name in self._parameters:
-            self._first[name] = torch.from_numpy(np.array(moments[f"first/{name}"]))
-            self._second[name] = torch.from_numpy(np.array(moments[f"second/{name}"]))
+        for name, value in self._parameters.items():
+            self._first[name] = torch.from_numpy(np.array(moments[f"first/{name}"])).to(value.device)
+            self._second[name] = torch.from_numpy(np.array(moments[f"second/{name}"])).to(value.device)

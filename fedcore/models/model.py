@@ -1,7 +1,7 @@
 """What a model is, and the registry: a file in this folder that defines `MODEL`."""
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -97,19 +97,6 @@ class ModelSpec:
         if chosen is None:
             raise InputError(f"model '{self.name}' is an anchor only; use strategy pooled or local")
         return chosen
-
-    def refuse_unknown(self, kind: str, hyperparameters: Iterable[str]) -> None:
-        """See that the recipe of that kind knows these hyperparameters.
-
-        Raises:
-            InputError: it does not know one of them, or there is no such recipe.
-        """
-        known = sorted(self.recipe(kind).untuned)
-        for name in hyperparameters:
-            if name not in known:
-                raise InputError(
-                    f"unknown hyperparameter '{name}' of {self.name} ({kind}); expected {', '.join(known)}"
-                )
 
 
 def names() -> list[str]:

@@ -68,8 +68,10 @@ class StrategySpec:
 
     def lacks(self, model: ModelSpec) -> str | None:
         """What the model lacks to be trained with this strategy, if anything."""
-        if self.needs == "trees" or model.kind == "trees":
-            return None if self.needs == model.kind else f"a {self.needs} model" if self.needs != "trees" else "trees"
+        if self.needs == "trees":
+            return None if model.kind == "trees" else "trees"
+        if model.kind == "trees":
+            return "a network"
         has = {"network": True, "head": bool(model.head), "norms": bool(model.norms), "embedding": model.embeds}
         wanted = {"head": "a head of its own", "norms": "batch normalisation", "embedding": "an embedding"}
         return None if has[self.needs] else wanted[self.needs]

@@ -53,7 +53,10 @@ def test_a_broken_suite_file_gets_one_sentence_with_the_place(tmp_path: Path, te
         ("{model: gru, strategies: [fedbest]}", "unknown strategy 'fedbest'; expected one of local, pooled, external"),
         ("{model: trees, strategies: [fedavg]}", "strategy 'fedavg' needs"),
         ("{model: gru, strategies: [fedavg], config: {lr: 1}}", "unknown hyperparameter 'lr' of gru"),
-        ("{model: logistic, strategies: [pooled], config: {epochs: 2}}", "unknown hyperparameter 'epochs' of logistic with pooled; expected l2"),
+        (
+            "{model: logistic, strategies: [pooled], config: {epochs: 2}}",
+            "unknown hyperparameter 'epochs' of logistic with pooled; expected l2",
+        ),
     ],
 )
 def test_what_no_cell_could_run_is_refused_before_any_does(tmp_path: Path, entry: str, says: str) -> None:
@@ -62,3 +65,25 @@ def test_what_no_cell_could_run_is_refused_before_any_does(tmp_path: Path, entry
     with pytest.raises(InputError) as caught:
         check_names(load_suite(str(path)), Choice())
     assert says in str(caught.value) and "suite mine" in str(caught.value)
+
+
+def test_a_range_of_what_nothing_draws_is_refused_with_what_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(GOOD + "tune: {settings: 2, ranges: {stepsize: [0.1, 1]}}\n")
+    with pytest.raises(InputError, match=r"tune.ranges: found 'stepsize'.*step_size"):
+        check_names(load_suite(str(path)), Choice())
+
+
+def test_every_strategy_tries_as_many_settings_and_the_same_step_sizes(tmp_path: Path) -> None:
+    from bench import tuning
+    from fedcore.models import model
+    from fedcore.strategies import strategy
+
+    logistic = model.load("logistic")
+    drawn = {
+        name: tuning.settings(logistic, strategy.load(name), "federated", 5, {})
+        for name in ("fedavg", "fedprox", "ditto")
+    }
+    assert {len(settings) for settings in drawn.values()} == {5}
+    steps = {tuple(setting["step_size"] for setting in settings) for settings in drawn.values()}
+    assert len(steps) == 1 and len(set(next(iter(steps)))) == 5

@@ -51,3 +51,17 @@ def test_a_library_version_counts(project: Path, monkeypatch: pytest.MonkeyPatch
     before = fingerprint("mymodel")
     monkeypatch.setattr(module, "libraries", lambda: (("torch", "0.0"),))
     assert fingerprint("mymodel") != before
+
+
+def test_a_users_package_counts_with_its_init_and_what_it_imports_relatively(project: Path) -> None:
+    package = project / "mylab" / "deep"
+    package.mkdir(parents=True)
+    (project / "mylab" / "__init__.py").write_text("from .started import x\n")
+    (project / "mylab" / "started.py").write_text("x = 1\n")
+    (project / "mylab" / "rules.py").write_text("x = 1\n")
+    (package / "__init__.py").write_text("")
+    (package / "mine.py").write_text("from .beside import x\nfrom ..rules import x as y\nfrom . import other\n")
+    (package / "beside.py").write_text("x = 1\n")
+    (package / "other.py").write_text("x = 1\n")
+    names = {"mylab", "mylab.started", "mylab.rules", "mylab.deep", "mylab.deep.beside", "mylab.deep.other"}
+    assert set(reached(["mylab.deep.mine"])) == {*names, "mylab.deep.mine"}

@@ -121,7 +121,8 @@ def test_a_bad_table_is_placed_to_the_row_and_column(
 def test_a_bad_table_stops_a_whole_run_the_same_way(mimic4_export: MakeExport, bench: Bench, home: Path) -> None:
     tables, said = TABLES["text in a number column"]
     export = mimic4_export(tables)
-    refused(bench("run", "--suite", "quickstart", "--site", f"a=mimic4:{export}", "--out", str(home / "r")), home, *said)
+    site = ("--site", f"a=mimic4:{export}")
+    refused(bench("run", "--suite", "quickstart", *site, "--out", str(home / "r")), home, *said)
 
 
 def test_check_refuses_what_ingest_refuses(mimic4_export: MakeExport, bench: Bench, home: Path) -> None:

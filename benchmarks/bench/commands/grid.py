@@ -45,12 +45,17 @@ Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time
 
 
 class PlannedCell(output.Report):
-    """One cell of a plan; `state` is cached (ok), failed, skipped or pending."""
+    """One cell of a plan; `state` is cached (ok), failed, skipped or pending.
+
+    `faults`: what goes wrong on purpose, by its name in the suite; `left_out`: the site that only this cell scores.
+    """
 
     cell_id: str
     task: str
     model: str
     strategy: str
+    faults: str | None
+    left_out: str | None
     seed: int
     state: str
     estimated_s: float
@@ -67,13 +72,15 @@ class Plan(output.Report):
 
 
 class FinishedCell(output.Report):
-    """One cell of a run."""
+    """One cell of a run; `faults` and `left_out` as in a plan."""
 
     cell_id: str
     result_sha256: str
     task: str
     model: str
     strategy: str
+    faults: str | None
+    left_out: str | None
     seed: int
     status: str
     cached: bool
@@ -154,6 +161,8 @@ def plan(
                 task=s.task.name,
                 model=s.model.name,
                 strategy=s.strategy.name,
+                faults=s.federation.faults.name if s.federation.faults else None,
+                left_out=cell.left_out,
                 seed=s.seed,
                 state=state,
                 estimated_s=0.0 if cell.found else round(seconds[cell.cell_id], 1),
@@ -170,9 +179,7 @@ def plan(
     if json_:
         output.print_json(report)
         return
-    table = [
-        (r.cell_id[:12], r.task, r.model, r.strategy, str(r.seed), r.state, f"{r.estimated_s:.0f} s") for r in rows
-    ]
+    table = [(r.cell_id[:12], r.task, r.model, varied(r), str(r.seed), r.state, f"{r.estimated_s:.0f} s") for r in rows]
     header = ["cell", "task", "model", "strategy", "seed", "state", "estimate"]
     output.print_table(f"Suite {loaded.name} on {', '.join(report.sites)}", header, table, numbers=(4, 6))
     output.say(f"{len(cells)} cells, {len(pending)} pending, about {report.estimated_minutes:.1f} minutes")
@@ -237,6 +244,12 @@ def run(
     if "failed" in states:
         return 1
     return 0 if "ok" in states else 2
+
+
+def varied(cell: PlannedCell | FinishedCell) -> str:
+    """The strategy, with the faults it runs under and the site it leaves out."""
+    under = f" under {cell.faults}" if cell.faults else ""
+    return f"{cell.strategy}{under}" + (f" without {cell.left_out}" if cell.left_out else "")
 
 
 def _cores() -> int:
