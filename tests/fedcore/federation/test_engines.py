@@ -91,8 +91,9 @@ def mylab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _tuning_loss(sites: list[SiteSamples], result: FederationResult) -> float:
     """Of the predictions, over all tuning samples."""
-    tuning = {site.site: site.split == "tuning" for site in sites}
-    losses = [log_loss(s.label[tuning[s.site]], result.predictions[s.site][tuning[s.site]]) for s in sites]
+    training = [site for site in sites if not site.external]
+    tuning = {site.site: site.split == "tuning" for site in training}
+    losses = [log_loss(s.label[tuning[s.site]], result.predictions[s.site][tuning[s.site]]) for s in training]
     return float(np.concatenate(losses).mean())
 
 
