@@ -34,6 +34,7 @@ from fedcore.models import model
 from fedcore.models.model import ModelSpec, Sizes
 from fedcore.samples import SiteSamples
 from fedcore.strategies import strategy
+from fedcore.strategies.strategy import StrategySpec
 from privacy.releases import messages, sketches
 from privacy.releases.messages import TOO_FEW
 from privacy.releases.sketches import ReleaseError
@@ -80,9 +81,14 @@ class Desk:
         return model.load(self.memory.term("model"))
 
     @cached_property
+    def strategy(self) -> StrategySpec:
+        """The agreed strategy."""
+        return strategy.load(self.memory.term("strategy"))
+
+    @property
     def local(self) -> Local:
-        """The site's half of the agreed strategy."""
-        return strategy.load(self.memory.term("strategy")).local
+        """The site's half of it."""
+        return self.strategy.local
 
     def learner(self, setting: Setting) -> Learner:
         """The agreed model's learner with a setting."""
@@ -137,7 +143,8 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
     def site(message: Message, context: Context) -> Message:
         samples = desk(message, context).samples
         train, tuning = samples.in_split("train"), samples.in_split("tuning")
-        events, others = _patients(tuning.take(tuning.label)), _patients(tuning.take(~tuning.label))
+        events = _patients(tuning.take(tuning.label))
+        others = _patients(tuning) - events  # with no event at all: of who has both outcomes nobody is told
         # both or neither: of the total and one of them the other would be known
         told = messages.released(events) > 0 and messages.released(others) > 0
         numbers = {
@@ -189,6 +196,8 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
         if messages.released(split.patients) == 0:  # a sum over so few would be nearly a patient's own
             return _reply(message, numbers={"num-examples": 0, "loss-sum": 0.0})
         visit = here.visit(message)
+        if not here.strategy.whole and not visit.memory:  # nobody predicts with a part that was never trained
+            return _reply(message, numbers={"num-examples": 0, "loss-sum": 0.0})
         probability = here.learner(visit.setting).predict(here.local.personal(visit), split.encoded)
         total = float(log_loss(split.label, probability).sum())
         return _reply(message, numbers={"num-examples": len(split.label), "loss-sum": total})

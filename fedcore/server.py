@@ -79,6 +79,7 @@ class Trial:
         rounds: rounds run.
         error: why it came to no model.
         site: whose setting it is, where each site trains alone.
+        heard_of: over how many sites the tuning loss is.
     """
 
     setting: Setting
@@ -87,6 +88,7 @@ class Trial:
     rounds: int
     error: str | None = None
     site: str | None = None
+    heard_of: int = 0
 
 
 @dataclass
@@ -249,11 +251,15 @@ def _agree(grid: SiteGrid, plan: Plan) -> tuple[FeatureSpace, dict[str, str]]:
 
 
 def _best(trials: Sequence[Trial]) -> int:
-    """The trial with the lowest tuning loss; the first of equals; one with a model before one without."""
+    """The trial with the lowest tuning loss; the first of equals; one with a model before one without.
 
-    def rank(number: int) -> tuple[bool, float, int]:
+    A loss over more sites goes before one over fewer, with which it cannot be compared.
+    """
+
+    def rank(number: int) -> tuple[bool, int, float, int]:
         trial = trials[number]
-        return (trial.error is not None, np.inf if trial.tuning_loss is None else trial.tuning_loss, number)
+        loss = np.inf if trial.tuning_loss is None else trial.tuning_loss
+        return (trial.error is not None, -trial.heard_of, loss, number)
 
     return min(range(len(trials)), key=rank)
 
@@ -303,7 +309,7 @@ class _Search:
         if self.own_start:
             return self._through_start(rounds, heard)
         best: tuple[float | None, int, Arrays] | None = None
-        number = 0
+        number = heard_of = 0  # losses over fewer sites are not to be compared with those over more
         for number in range(1, rounds + 1):
             self._turn.round = number
             try:
@@ -314,7 +320,8 @@ class _Search:
             if report.answered == 0:
                 continue
             loss = report.tuning_loss
-            if best is None or not tuned or (loss is not None and (best[0] is None or loss < best[0])):
+            more, heard_of = len(self._told) > heard_of, len(self._told)
+            if best is None or not tuned or (loss is not None and (more or best[0] is None or loss < best[0])):
                 best = (loss, number, self._grid.narrow(self._arrays))
                 self._turn.best_round = number
                 self.remembered = self._grid.trained()
@@ -323,7 +330,7 @@ class _Search:
         if best is None:
             reason = f"in none of {rounds} rounds did {self._required} sites answer"
             return Trial(self._setting, None, None, number, reason), None
-        return Trial(self._setting, best[1], best[0], number), best[2]
+        return Trial(self._setting, best[1], best[0], number, heard_of=heard_of), best[2]
 
     def _round(self, number: int) -> RoundReport:
         started = time.perf_counter()

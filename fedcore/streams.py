@@ -14,7 +14,8 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
 
     Args:
         seed: the cell's seed, zero or more.
-        names: who draws, from the general to the particular: `"train", site, trial, round`.
+        names: who draws, from the general to the particular: `"train", site, round`. Settings that are
+            tried draw alike, so that they differ in nothing but the setting.
 
     >>> int(stream(0, "init").integers(100)), int(stream(0, "init").integers(100))
     (34, 34)

@@ -167,9 +167,11 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
             known: set[str] = set()
             for name in names:
                 kind, chosen = strategies.recipe(name), strategies.load(_meant(suite, "strategy", name))
-                known |= {*model.recipe(kind).untuned, *chosen.options}
+                own = {*model.recipe(kind).untuned, *chosen.options}
+                known |= own
                 if suite.tune is not None:
-                    tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges)
+                    fixed = {key: value for key, value in entry.config.items() if key in own}
+                    tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges, fixed)
                     tunable |= tuning.declared_ranges(model, chosen, kind).keys()
             unknown = sorted(set(entry.config) - known)
             if unknown:
@@ -265,7 +267,7 @@ def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
             config = {key: value for key, value in entry.config.items() if key in known}
             tune = None
             if suite.tune is not None:
-                tried = tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges)
+                tried = tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges, config)
                 tune = TunePlan(select="log loss on the tuning split", settings=tuple(dict(one) for one in tried))
             axis = suite.faults if name not in strategies.ANCHORS and suite.faults else {"": None}
             for fault, plan in axis.items():

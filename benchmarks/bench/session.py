@@ -4,9 +4,11 @@ Ray itself tries for minutes to reach an address, whatever is there; here somebo
 """
 
 import os
+import secrets
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +23,9 @@ from sites.home import home
 KNOCK_SECONDS = 10
 QUIET: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
 THIS_MACHINE_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Makes Ray listen to this machine alone, as it does on macOS: who reaches its ports may run any code."""
+"""Makes Ray listen to this machine alone, as it does on macOS: who reaches its ports may run any code as this user."""
+_PASSWORD: dict[str, str] = {}
+"""For a Ray of our own, lest other users of this machine do. Ray reads it once, when it loads."""
 
 
 @contextmanager
@@ -40,7 +44,9 @@ def session(jobs: int, address: str | None) -> Iterator[Any]:
     workers = {**environment.for_workers(), "FEDWARD_HOME": str(home())}
     os.environ.update(workers)  # Ray's own processes take theirs from here
     if address is None:
-        os.environ.update({**environment.CLOSED_PROXY, **THIS_MACHINE_ONLY})
+        if "ray" not in sys.modules:
+            _PASSWORD.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+        os.environ.update({**environment.CLOSED_PROXY, **THIS_MACHINE_ONLY, **_PASSWORD})
         os.environ.pop("RAY_ADDRESS", None)
     try:
         import ray

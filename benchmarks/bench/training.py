@@ -46,7 +46,12 @@ from sites.site import Site
 
 OnRound = Callable[[RoundReport], None]
 
-RELEASED = ("sample counts", "feature statistics", "model updates", "training and tuning losses")
+RELEASED = (
+    "counts of training samples and tuning patients, with and without the event",
+    "feature statistics",
+    "model updates with what their strategy sends beside them, and steps made",
+    "training and tuning losses",
+)
 """What a site sends; the first alone if it takes no part in training."""
 
 
@@ -257,10 +262,16 @@ def _trial(trial: Tried) -> Trial:
 
 
 def _releases(spec: Spec, served: Sequence[Prepared], skipped: Mapping[str, str]) -> tuple[Release, ...]:
-    """What left the sites: nothing under an anchor. Without a privacy mechanism all of it is without noise."""
+    """What left the sites: nothing under an anchor, but that `external` hands models from site to site.
+
+    Without a privacy mechanism all of it is without noise.
+    """
+    reason = "no privacy mechanism was asked for in this cell"
+    names = [one.samples.site for one in served if not one.samples.external and one.samples.site not in skipped]
+    if spec.strategy.name == "external":
+        return tuple(Release(what="model that the site trained alone", where=name, public=reason) for name in names)
     if spec.strategy.name in ANCHORS:
         return ()
-    reason = "no privacy mechanism was asked for in this cell"
     return tuple(
         Release(what=what, where=one.samples.site, public=reason)
         for one in served

@@ -15,7 +15,12 @@ from sites.errors import InputError
 
 
 def settings(
-    model: ModelSpec, strategy: StrategySpec, kind: str, count: int, ranges: Mapping[str, tuple[float, float]]
+    model: ModelSpec,
+    strategy: StrategySpec,
+    kind: str,
+    count: int,
+    ranges: Mapping[str, tuple[float, float]],
+    fixed: Setting,
 ) -> tuple[Setting, ...]:
     """`count` settings of a model and a strategy together.
 
@@ -25,6 +30,7 @@ def settings(
         kind: the model's recipe, `federated` or `alone`.
         count: how many.
         ranges: in place of the declared ranges.
+        fixed: hyperparameters that are not drawn.
 
     Raises:
         InputError: a range is upside down, or there is nothing to draw from.
@@ -41,9 +47,12 @@ def settings(
         if name in drawn_from:
             known = drawn_from[name]
             drawn_from[name] = Range(low, high, log=known.log, whole=known.whole)
+    declared = {**declared, **fixed}
+    for name in fixed:
+        drawn_from.pop(name, None)
     if count > 1 and not drawn_from:
         raise InputError(
-            f"model '{model.name}' declares no range to draw its {kind} settings from; expected one to tune"
+            f"model '{model.name}' has no range left to draw its {kind} settings from; expected one to tune"
         )
     drawn = {name: _column(name, span, count - 1) for name, span in sorted(drawn_from.items())}
     others = [{**declared, **{name: values[place] for name, values in drawn.items()}} for place in range(count - 1)]

@@ -133,6 +133,8 @@ class BaggingLearner:
         objective: Objective = PLAIN,
     ) -> Fit:
         """This site's trees of the round, without those of `arrays`; the loss is that of `arrays` with them."""
+        if np.isnan(encoded["x"]).any():  # XGBoost would split what is missing off at a patient's largest value
+            raise TrainingError("a feature has missing values; expected none, as the representation tabular has none")
         refuse_objective(objective, "boosting")
         data = self._xgboost.DMatrix(_gridded(encoded["x"]), label=label.astype(np.float32), nthread=1)
         data.set_base_margin(_booster(arrays["0"]).predict(data, output_margin=True))

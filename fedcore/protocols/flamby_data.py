@@ -7,7 +7,8 @@ Settings, 2022. Of the UCI heart disease files it takes:
 - split: scikit-learn's `train_test_split` with 66 % to train, seed 43, stratified by label where each class has more
   than two patients; the same for every seed of a benchmark;
 - features: eight findings as they are, chest pain type and resting ECG as flags without their first level: 13;
-- scaling: (x - mean) / (standard deviation + 1e-9) with each hospital's own training patients, never shared.
+- scaling: (x - mean) / (standard deviation + 1e-9) with each hospital's own training patients, never shared; those who
+  are held back to tune among them, since FLamby trains on them. A hospital left out of training is scaled by its own.
 
 Switzerland's 30 training patients are all ill, and its serum cholesterol is 0 throughout: unknown, not low.
 

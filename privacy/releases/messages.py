@@ -11,6 +11,9 @@ Three kinds of thing cross the hospital's wall, and each action names which of t
 A site whose training split has fewer than `DEFAULT_MINIMUM` patients trains nothing: a model trained on one patient is
 that patient's row. None of this is noise: sums are exact, so whoever knows all patients of a sum but one knows that
 one, two releases that differ by a patient differ by what the patient adds, and model updates can be inverted in part.
+The minimum is therefore no guarantee: the loss of a model that says the same of everybody, a tree of one leaf, a bias
+or a control variate after a first step tell the number of events exactly, also below ten; and samples less patients
+tell how many stays are a patient's second.
 
 Texts are names of things: the site's own name. A message of any other content does not leave. The rule is kept twice,
 with the same code: at the site before the message leaves, and at the server before it is used.

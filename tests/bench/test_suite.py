@@ -81,7 +81,7 @@ def test_every_strategy_tries_as_many_settings_and_the_same_step_sizes(tmp_path:
 
     logistic = model.load("logistic")
     drawn = {
-        name: tuning.settings(logistic, strategy.load(name), "federated", 5, {})
+        name: tuning.settings(logistic, strategy.load(name), "federated", 5, {}, {"l2": 0.1})
         for name in ("fedavg", "fedprox", "ditto")
     }
     assert {len(settings) for settings in drawn.values()} == {5}
