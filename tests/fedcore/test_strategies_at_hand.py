@@ -75,11 +75,12 @@ def test_no_strategys_option_bears_the_name_of_a_hyperparameter_of_its_models(na
     ("needs", "changes", "lacking"),
     [
         ("network", {}, None),
-        ("network", {"kind": "trees"}, "a network model"),
+        ("network", {"kind": "trees"}, "a network"),
         ("trees", {}, "trees"),
         ("trees", {"kind": "trees"}, None),
         ("head", {"head": ()}, "a head of its own"),
         ("head", {"head": ("output.",)}, None),
+        ("head", {"head": ("output.",), "kind": "trees"}, "a network"),
         ("norms", {"norms": ()}, "batch normalisation"),
         ("norms", {"norms": ("norm.",)}, None),
         ("embedding", {"embeds": False}, "an embedding"),
