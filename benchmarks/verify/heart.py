@@ -1,7 +1,8 @@
 """Suite `heart` against the cells that FLamby published, and what equal tuning does to its ranking.
 
-`heart.py` runs the suites `heart` and `heart-tuned` as a user would and writes the tables of docs/heart.md. The exit
-code is 1 if fewer than seven of FLamby's nine methods have its means at every centre to four digits.
+`heart.py [FOLDER]` runs the suites `heart` and `heart-tuned` as a user would and writes the tables of docs/heart.md.
+What it has run it keeps in the folder, if one is named, and goes on from there. The exit code is 1 if fewer than seven
+of FLamby's nine methods have its means at every centre to four digits.
 
 `flamby_heart.csv` holds FLamby's published accuracies as numbers of right predictions; they stand in
 flamby/results/results_benchmark_fed_heart_disease/heart_seed42.csv to heart_seed46.csv of github.com/owkin/FLamby.
@@ -57,7 +58,8 @@ def main() -> None:
     """Run both suites, compare, write."""
     published = read_published()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(sys.argv[1] if len(sys.argv) > 1 else name).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
         replayed = {key: rights(record) for key, record in records(folder, "heart").items()}
         tuned = {key: tuned_cell(record) for key, record in records(folder, "heart-tuned").items()}
     equal = [method for method in METHODS if same_means(replayed, published, METHODS[method])]
@@ -71,8 +73,9 @@ def main() -> None:
 
 
 def records(folder: Path, suite: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """(strategy, seed) -> record, of a suite that is run anew."""
+    """(strategy, seed) -> record, of a suite that is run in this folder."""
     environment = {**os.environ, "FEDWARD_HOME": str(folder / "home")}
+    environment.setdefault("FEDWARD_REAL_DATA", str(ROOT.parent / "shared" / "data"))
     print("bench run --suite", suite, flush=True)
     done = subprocess.run(
         [BENCH, "run", "--suite", suite, "--out", str(folder / "results"), "--json"],
