@@ -71,6 +71,15 @@ class Started:
                     found.append(int(stat.parent.name))
         return found
 
+    def option(self, name: str) -> str | None:
+        """The value of an option with which one of its processes was started."""
+        for process in self.running():
+            with suppress(OSError):
+                for word in Path(f"/proc/{process}/cmdline").read_text().split("\0"):
+                    if word.startswith(f"{name}="):
+                        return word.partition("=")[2]
+        return None
+
     def kill(self) -> None:
         for process in self.running():
             with suppress(ProcessLookupError):
@@ -177,6 +186,22 @@ def test_ctrl_c_stops_a_grid_with_one_sentence_and_leaves_neither_processes_nor_
     assert store.verify() == [] and 0 < len(store.paths()) < CELLS
     temporary = [path for path in killed_home.rglob("*") if path.name.startswith(("tmp", ".making-"))]
     assert temporary == [] and list(store.root.rglob("*.partial")) == []
+
+
+@linux
+@pytest.mark.slow
+def test_nobody_else_can_give_work_to_the_workers(tiny, start: Start, tmp_path: Path) -> None:
+    import grpc
+    from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
+    from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+    run = start(*tiny, "--out", tmp_path / "guarded", "--jobs", "2")
+    until(lambda: run.option("--gcs-address") or run.process.poll() is not None)
+    head = run.option("--gcs-address") or ""
+    assert head.startswith("127.0.0.1:")
+    with grpc.insecure_channel(head) as channel, pytest.raises(grpc.RpcError) as refused:
+        NodeInfoGcsServiceStub(channel).GetAllNodeInfo(GetAllNodeInfoRequest(), timeout=30, wait_for_ready=True)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 @linux
