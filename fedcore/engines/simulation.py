@@ -31,6 +31,7 @@ from fedcore.plan import plan_of
 from fedcore.request import FederationRequest
 from fedcore.samples import SiteSamples
 from fedcore.server import OnRound, Outcome, federate
+from sites.home import home
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def run(
     Raises:
         FederationError: the engine failed; whatever a federation raises is raised here.
     """
-    with tempfile.TemporaryDirectory(prefix="fedward-") as name:
+    place = folder or home() / "checkpoints"  # patient data, which has one place, also when nobody is left to tidy up
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".spool-", dir=place) as name:
         spool = Path(name)
         for partition, samples in enumerate(training):
             with (spool / f"{partition}.pickle").open("wb") as file:
