@@ -184,7 +184,7 @@ def tuned_table(tuned: Mapping[tuple[str, int], Tuned], published: Counts) -> li
     return [
         *lines,
         "",
-        f"Settings tried in each cell: {', '.join(map(str, tried))}.",
+        f"Settings tried in each federated and pooled cell: {', '.join(map(str, tried))}.",
         "From best to worst strategy there are "
         f"{100 * gap['before']:.1f} points of accuracy in FLamby's table and {100 * gap['after']:.1f} after tuning.",
     ]
