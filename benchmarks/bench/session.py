@@ -141,6 +141,9 @@ def _knocked(address: str) -> str:
             raise ConnectionError("what answers there is not the head of a Ray cluster") from None
     finally:
         channel.close()
-    if not find_node_ids():
-        raise ConnectionError(f"this machine is no node of it; `ray start --address {found}` makes it one")
+    deadline = time.monotonic() + KNOCK_SECONDS
+    while not find_node_ids():  # a head that has just begun to answer is about to become one
+        if time.monotonic() > deadline:
+            raise ConnectionError(f"this machine is no node of it; `ray start --address {found}` makes it one")
+        time.sleep(0.5)
     return found
