@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,22 +60,21 @@ def lines(report: dict[str, Any]) -> list[str]:
         ]
     else:
         out += ["pfl-research could not be installed here; it was not measured."]
-    out += ["", "| sites | parameters | ours, ms a round | plain loop, ms | growth |", "|---:|---:|---:|---:|---:|"]
+    out += ["", "| sites | parameters | ours, ms a round | growth | plain loop, ms | its growth |"]
+    out += ["|---:|---:|---:|---:|---:|---:|"]
     for rows, size in ((report["by_sites"], "sites"), (report["by_parameters"], "parameters")):
-        growth = [None, *(_exponent(a, b, size) for a, b in pairwise(rows))]
-        out += [
-            f"| {r['sites']} | {r['parameters']:,} | {r['ours_ms']:.1f} | {r['plain_ms']:.1f} "
-            f"| {'' if g is None else f'{g:.2f}'} |"
-            for r, g in zip(rows, growth, strict=True)
-        ]
+        for before, row in zip([None, *rows], rows, strict=False):
+            ours, plain = (_cost(before, row, size, of) for of in ("ours_ms", "plain_ms"))
+            out.append(f"| {row['sites']} | {row['parameters']:,} | {ours} | {plain} |")
     return out
 
 
-def _exponent(a: dict[str, Any], b: dict[str, Any], size: str) -> float | None:
-    """The exponent with which a round's cost grows from one row to the next."""
-    if b["ours_ms"] < NOISE_MS:
-        return None
-    return math.log(b["ours_ms"] / a["ours_ms"]) / math.log(b[size] / a[size])
+def _cost(before: dict[str, Any] | None, row: dict[str, Any], size: str, of: str) -> str:
+    """A round's cost, and the exponent with which it grew from the row before."""
+    shown = f"{row[of]:.1f} |"
+    if before is None or row[of] < NOISE_MS:
+        return shown
+    return f"{shown} {math.log(row[of] / before[of]) / math.log(row[size] / before[size]):.2f}"
 
 
 def _flower(folder: Path, home: Path) -> dict[str, Any]:
