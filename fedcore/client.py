@@ -25,11 +25,12 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedcore.engines.grid import MEMORY_FULL, MEMORY_LOST, SITE_FAILED, TERMS
 from fedcore.engines.parcels import parcel, plain, record
+from fedcore.errors import CheckpointError, StorageError
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Learner, Setting, TrainingError, log_loss
 from fedcore.local import Local, Split, Visit
-from fedcore.memory import MemoryFullError, MemoryLostError, SiteMemory
+from fedcore.memory import SiteMemory
 from fedcore.models import model
 from fedcore.models.model import ModelSpec, Sizes
 from fedcore.samples import SiteSamples
@@ -100,7 +101,7 @@ class Desk:
         """The server's message, with what the site remembers.
 
         Raises:
-            MemoryLostError: the site has forgotten a round.
+            CheckpointError: the site has forgotten a round.
         """
         terms = message.content[TERMS]
         number, trial = int(str(terms["round"])), int(str(terms["trial"]))
@@ -223,8 +224,8 @@ def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Me
         reply = call_next(message, context)
         messages.check(action, parcel(reply.content), sent)
         return reply
-    except (MemoryLostError, MemoryFullError) as error:
-        reason, code = str(error), MEMORY_LOST if isinstance(error, MemoryLostError) else MEMORY_FULL
+    except (CheckpointError, StorageError) as error:
+        reason, code = str(error), MEMORY_LOST if isinstance(error, CheckpointError) else MEMORY_FULL
     except (TrainingError, ReleaseError, InputError) as error:
         reason = str(error)  # written to be read outside
     except Exception as error:  # whatever a site's code raises must become a reply

@@ -20,17 +20,15 @@ from flwr.app import Context
 from fedcore.checkpoint import SITES, journal
 from fedcore.client import Desk, client_app
 from fedcore.engines import inline
-from fedcore.engines.grid import Dropped, FederationError
-from fedcore.engines.journal import CheckpointError, StorageError
-from fedcore.features.representation import FeatureSpace
-from fedcore.learner import Arrays, Setting
+from fedcore.errors import CheckpointError, FederationError, StorageError
 from fedcore.memory import SiteMemory
 from fedcore.plan import Plan, plan_of
 from fedcore.predictions import predictions
 from fedcore.protocols import protocol
 from fedcore.request import FederationRequest
+from fedcore.rounds import OnRound, RoundReport
 from fedcore.samples import SiteSamples
-from fedcore.server import OnRound, Outcome, RoundReport, Trial, server_app
+from fedcore.server import Outcome, server_app
 from sites.errors import InputError
 
 __all__ = [
@@ -43,46 +41,21 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class FederationResult:
-    """What a federation came to.
+@dataclass(frozen=True, kw_only=True)
+class FederationResult(Outcome):
+    """What a federation came to, and what its model says.
 
     Under the anchors `local` and `external` there is a model for each site: `by_site` holds them, `arrays` is empty,
-    `space` None.
+    `space` and `chosen` are None. An anchor is no federation and sends nothing: its bytes are 0.
 
     Attributes:
         predictions: by site, external ones included: float64 [n], the probability of each of its samples, in their
             order. They stay with the runner. `local` predicts for each site that has a model, and for none else; so
             does a strategy under which each site keeps a part of the model to itself.
-        arrays: the model, by the arrays' names; under a personalised strategy, what the sites share.
-        space: the features it takes.
-        settings: the chosen hyperparameters.
-        selection: how they were chosen, in words.
-        trials: all settings tried.
-        chosen: the number of the chosen trial; None where each site chooses.
-        rounds: all rounds run.
-        skipped: sites that took no part in training, and why.
-        dropped: answers that did not count, of all trials.
-        own_start: the strategy ran through a `start` of its own, which begins anew when it is killed.
-        bytes_up: payload the sites sent in all rounds of all settings, statistics included; 0 for an anchor, which
-            is no federation and sends nothing.
-        bytes_down: payload they got.
         by_site: under `local` and `external`, each site's own training.
     """
 
     predictions: Mapping[str, np.ndarray]
-    arrays: Arrays
-    space: FeatureSpace | None
-    settings: Setting
-    selection: str
-    trials: list[Trial]
-    chosen: int | None
-    rounds: list[RoundReport]
-    skipped: Mapping[str, str]
-    dropped: list[Dropped]
-    own_start: bool
-    bytes_up: int
-    bytes_down: int
     by_site: "Mapping[str, FederationResult]" = field(default_factory=dict)
 
 
@@ -170,20 +143,12 @@ def _alone(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
         raise InputError("only one site can train, and no other takes its model over; expected two at least")
     return FederationResult(
         predictions=found,
-        arrays={},
-        space=None,
-        settings={},
         selection="each site takes over the model that the largest other site trained alone"
         if takes_over
         else "each site by itself",
         trials=[replace(trial, site=name) for name, result in results.items() for trial in result.trials],
-        chosen=None,
         rounds=[replace(report, site=name) for name, result in results.items() for report in result.rounds],
         skipped=skipped,
-        dropped=[],
-        own_start=False,
-        bytes_up=0,
-        bytes_down=0,
         by_site=results,
     )
 
@@ -215,18 +180,7 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
             for one in scored
             if run.plan.strategy.whole or outcome.remembered.get(one.site, 0) > 0
         },
-        arrays=outcome.arrays,
-        space=outcome.space,
-        settings=outcome.setting,
-        selection=outcome.selection,
-        trials=outcome.trials,
-        chosen=outcome.chosen,
-        rounds=outcome.rounds,
-        skipped=outcome.skipped,
-        dropped=outcome.dropped,
-        own_start=outcome.own_start,
-        bytes_up=outcome.bytes_up,
-        bytes_down=outcome.bytes_down,
+        **vars(outcome),
     )
 
 

@@ -15,17 +15,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from fedcore.errors import CheckpointError, StorageError
 from fedcore.learner import Arrays
 
 AGREED = "agreed.json"
-
-
-class MemoryLostError(RuntimeError):
-    """A site does not remember a round that it took part in: one sentence."""
-
-
-class MemoryFullError(RuntimeError):
-    """A site cannot write down what it is to remember: one sentence."""
 
 
 class SiteMemory:
@@ -54,7 +47,7 @@ class SiteMemory:
         """Remember what the sites agreed on.
 
         Raises:
-            MemoryFullError: it cannot be written.
+            StorageError: it cannot be written.
         """
         self._agreed = dict(terms)
         if self._folder is not None:
@@ -72,10 +65,10 @@ class SiteMemory:
         """One of the things that the sites agreed on.
 
         Raises:
-            MemoryLostError: the site does not remember that they did.
+            CheckpointError: the site does not remember that they did.
         """
         if name not in self.agreed:
-            raise MemoryLostError(_lost("what the sites agreed on"))
+            raise CheckpointError(_lost("what the sites agreed on"))
         return self.agreed[name]
 
     def read(self, trial: int, number: int) -> MutableMapping[str, Arrays]:
@@ -86,12 +79,12 @@ class SiteMemory:
             number: the round; 0: before the first, when there was nothing to remember.
 
         Raises:
-            MemoryLostError: it does not remember it.
+            CheckpointError: it does not remember it.
         """
         if number == 0:
             return {}
         if number not in self._rounds(trial):
-            raise MemoryLostError(_lost(f"what the site remembered of round {number}"))
+            raise CheckpointError(_lost(f"what the site remembered of round {number}"))
         return dict(self._load(trial, number))
 
     def write(self, trial: int, number: int, parts: Mapping[str, Arrays], *, last: int, best: int) -> None:
@@ -106,7 +99,7 @@ class SiteMemory:
             best: the best round so far: the site predicts with what it remembered then.
 
         Raises:
-            MemoryFullError: it cannot be written.
+            StorageError: it cannot be written.
         """
         rounds = [n for n in self._rounds(trial) if n != number]
         counted = [n for n in rounds if n <= last]
@@ -135,7 +128,7 @@ class SiteMemory:
                     part, _, name = key.partition("/")
                     parts.setdefault(part, {})[name] = stored[key]
         except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-            raise MemoryLostError(_lost(f"what the site remembered of round {number}")) from error
+            raise CheckpointError(_lost(f"what the site remembered of round {number}")) from error
         return parts
 
     def _store(self, trial: int, number: int, parts: Mapping[str, Arrays]) -> None:
@@ -169,6 +162,6 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         with suppress(OSError):
             making.unlink(missing_ok=True)
-        raise MemoryFullError(
+        raise StorageError(
             f"what the site is to remember cannot be written ({error.strerror}); mend that and run again"
         ) from error

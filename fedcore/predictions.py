@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedcore.engines.journal import CheckpointError
+from fedcore.errors import CheckpointError
 from fedcore.features import representation
 from fedcore.learner import Arrays, Learner, Setting
 from fedcore.local import Split, Visit
-from fedcore.memory import MemoryLostError, SiteMemory
+from fedcore.memory import SiteMemory
 from fedcore.plan import Plan
 from fedcore.samples import SiteSamples
 from fedcore.server import Outcome
@@ -27,27 +27,31 @@ def predictions(plan: Plan, outcome: Outcome, samples: SiteSamples, memories: Ma
 
     Raises:
         CheckpointError: the site has forgotten what it predicts with.
+        ValueError: the outcome is of sites that train alone.
     """
-    shown = representation.load(outcome.space.representation)
+    space, chosen = outcome.space, outcome.chosen
+    if space is None or chosen is None:
+        raise ValueError("sites that train alone have no one model to predict with")
+    shown = representation.load(space.representation)
 
     def make(setting: Setting) -> Learner:
-        return plan.model.recipe(plan.recipe).learner(outcome.space.sizes, setting)
+        return plan.model.recipe(plan.recipe).learner(space.sizes, setting)
 
     def training_split() -> Split:
         chosen = samples.in_split("train")
-        return Split(shown.encode(chosen, outcome.space), chosen.label, len(np.unique(chosen.patient_id)))
+        return Split(shown.encode(chosen, space), chosen.label, len(np.unique(chosen.patient_id)))
 
     arrays: Arrays = outcome.arrays
     memory = memories.get(samples.site)
     if memory is not None and (memory.agreed or samples.site in outcome.remembered):
         try:
-            remembered = memory.read(outcome.chosen, outcome.remembered.get(samples.site, 0))
-        except MemoryLostError as error:
+            remembered = memory.read(chosen, outcome.remembered.get(samples.site, 0))
+        except CheckpointError as error:
             raise CheckpointError(f"site {samples.site}: {error}") from error
         arrays = plan.strategy.local.personal(
             Visit(
                 site=samples.site,
-                round=outcome.trials[outcome.chosen].best_round or 0,
+                round=outcome.trials[chosen].best_round or 0,
                 cell_seed=plan.seed,
                 arrays=outcome.arrays,
                 beside={},
@@ -63,5 +67,5 @@ def predictions(plan: Plan, outcome: Outcome, samples: SiteSamples, memories: Ma
     blocks = [np.zeros(0)]
     for start in range(0, len(samples), BLOCK):
         block = samples.take(np.arange(start, min(start + BLOCK, len(samples))))
-        blocks.append(learner.predict(arrays, shown.encode(block, outcome.space)))
+        blocks.append(learner.predict(arrays, shown.encode(block, space)))
     return np.concatenate(blocks)

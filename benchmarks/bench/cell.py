@@ -48,7 +48,7 @@ def run_cell(piece: Piece, report: Callable[[Any], None]) -> Record:
 
     Args:
         piece: the cell.
-        report: is told of each round (`fedcore.server.RoundReport`).
+        report: is told of each round (`fedcore.rounds.RoundReport`).
     """
     started_at, wall, cpu = now(), time.perf_counter(), time.process_time()
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from bench.plan import Cell
+from bench.plan import Cell, representation_of
 from leaderboard.record import Record
 from leaderboard.store import Store
 
-GUESS_SECONDS = {"logistic": 5.0, "trees": 5.0, "gru": 30.0, "retain": 30.0, "transformer": 30.0}
+GUESS_TABULAR, GUESS_SERIES = 5.0, 30.0
+"""Seconds a setting of a model of which no cell was ever run: one row a patient, or what happened to them when."""
 
 
 def estimate_seconds(cells: Sequence[Cell], store: Store) -> dict[str, float]:
@@ -38,5 +39,6 @@ def _seconds(cells: Sequence[Cell], records: Iterable[Record]) -> dict[str, floa
         s = cell.spec
         taken = like.get((s.task.name, s.model.name, s.strategy.name)) or like.get((s.model.name,))
         tried = len(s.tune.settings) if s.tune else 2
-        found[cell.cell_id] = median(taken) if taken else tried * GUESS_SECONDS.get(s.model.name, 5.0)
+        tabular = representation_of(s.model.name, s.federation.protocol) == "tabular"
+        found[cell.cell_id] = median(taken) if taken else tried * (GUESS_TABULAR if tabular else GUESS_SERIES)
     return found

@@ -8,8 +8,8 @@ import polars as pl
 from bench.plan import representation_of
 from bench.training import Predicted, Trained, described, keep, prepared_sites, trained_folder
 from fedcore.fingerprint import fingerprint
+from fedcore.rounds import RoundReport
 from fedcore.samples import SiteSamples
-from fedcore.server import RoundReport
 from fedcore.task import Task
 from leaderboard.measured import Training
 from leaderboard.record import Spec

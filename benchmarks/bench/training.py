@@ -19,12 +19,13 @@ from pydantic import BaseModel, ConfigDict
 from bench.claim import claimed
 from bench.plan import representation_of, training_code
 from fedcore.cohort import CannotServe
-from fedcore.federation import CheckpointError, FederationRequest, FederationResult, run_federation
+from fedcore.errors import CheckpointError, FederationError
+from fedcore.federation import FederationRequest, FederationResult, run_federation
 from fedcore.prepare import Prepared, prepare
 from fedcore.protocols import protocol
+from fedcore.rounds import RoundReport
+from fedcore.rounds import Trial as Tried
 from fedcore.samples import SiteSamples
-from fedcore.server import RoundReport
-from fedcore.server import Trial as Tried
 from fedcore.strategies.strategy import ANCHORS
 from fedcore.task import Task
 from leaderboard.measured import (
@@ -46,13 +47,13 @@ from sites.site import Site
 
 OnRound = Callable[[RoundReport], None]
 
-RELEASED = (
-    "counts of training samples and tuning patients, with and without the event",
-    "feature statistics",
-    "model updates with what their strategy sends beside them, and steps made",
-    "training and tuning losses",
-)
-"""What a site sends; the first alone if it takes no part in training."""
+RELEASED = {
+    "query.site": "counts of training samples and tuning patients, with and without the event",
+    "query.statistics": "feature statistics",
+    "train": "model updates with what their strategy sends beside them, steps made and training losses",
+    "evaluate": "tuning losses",
+}
+"""What a site sends in answer to an action."""
 
 
 class Trained(BaseModel):
@@ -177,7 +178,7 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
         trained = Trained(
             data=described(served, sites, skipped),
             training=_training(result),
-            releases=_releases(spec, served, result.skipped),
+            releases=_releases(spec, served, result),
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
             round_s=tuple(report.seconds for report in result.rounds),
@@ -192,14 +193,22 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
 def _federation(
     samples: Sequence[SiteSamples], request: FederationRequest, checkpoint: Path | None, on_round: OnRound
 ) -> FederationResult:
-    """Run it, or go on; what cannot be gone on from is begun anew."""
+    """Run it, or go on; what cannot be gone on from is begun anew.
+
+    A federation that failed leaves no checkpoint: gone on from, it would fail again of what the sites answered then.
+    """
     try:
-        return run_federation(samples, request, folder=checkpoint, on_round=on_round)
-    except CheckpointError:
-        if checkpoint is None:
-            raise
-        shutil.rmtree(checkpoint)
-        return run_federation(samples, request, folder=checkpoint, on_round=on_round)
+        try:
+            return run_federation(samples, request, folder=checkpoint, on_round=on_round)
+        except CheckpointError:
+            if checkpoint is None:
+                raise
+            shutil.rmtree(checkpoint)
+            return run_federation(samples, request, folder=checkpoint, on_round=on_round)
+    except FederationError:
+        if checkpoint is not None:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        raise
 
 
 def _request(spec: Spec, engine: str) -> FederationRequest:
@@ -221,7 +230,7 @@ def _request(spec: Spec, engine: str) -> FederationRequest:
 
 def _training(result: FederationResult) -> Training:
     return Training(
-        chosen=dict(result.settings),
+        chosen=dict(result.setting),
         selection=result.selection,
         trials=tuple(_trial(trial) for trial in result.trials),
         rounds=tuple(
@@ -261,22 +270,23 @@ def _trial(trial: Tried) -> Trial:
     )
 
 
-def _releases(spec: Spec, served: Sequence[Prepared], skipped: Mapping[str, str]) -> tuple[Release, ...]:
+def _releases(spec: Spec, served: Sequence[Prepared], result: FederationResult) -> tuple[Release, ...]:
     """What left the sites: nothing under an anchor, but that `external` hands models from site to site.
 
     Without a privacy mechanism all of it is without noise.
     """
     reason = "no privacy mechanism was asked for in this cell"
-    names = [one.samples.site for one in served if not one.samples.external and one.samples.site not in skipped]
+    names = [one.samples.site for one in served if not one.samples.external]
     if spec.strategy.name == "external":
-        return tuple(Release(what="model that the site trained alone", where=name, public=reason) for name in names)
+        alone = "model that the site trained alone"
+        return tuple(Release(what=alone, where=name, public=reason) for name in names if name in result.by_site)
     if spec.strategy.name in ANCHORS:
         return ()
     return tuple(
-        Release(what=what, where=one.samples.site, public=reason)
-        for one in served
-        if not one.samples.external
-        for what in RELEASED[: 1 if one.samples.site in skipped else None]
+        Release(what=what, where=name, public=reason)
+        for name in names
+        for action, what in RELEASED.items()
+        if action in result.answered.get(name, ())
     )
 
 

@@ -7,19 +7,20 @@ action; bytes are counted.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedcore.engines.journal import Answer, CheckpointError, Journal, StorageError
-from fedcore.engines.parcels import packed, parcel, payload_bytes, unpacked, with_arrays
+from fedcore.engines.journal import Answer, Journal
+from fedcore.engines.parcels import Widened, as_type, converted, narrowed, parcel, payload_bytes, unpacked, with_arrays
+from fedcore.errors import CheckpointError, FederationError, StorageError
 from fedcore.faults.drawn import Faults
 from fedcore.faults.kinds import Lost
 from fedcore.learner import Arrays
@@ -37,10 +38,6 @@ MEMORY_LOST = 451
 
 MEMORY_FULL = 452
 """The code of the error of a site that cannot write down what it is to remember."""
-
-
-class FederationError(RuntimeError):
-    """A federation cannot go on: one sentence."""
 
 
 class Dropped(NamedTuple):
@@ -76,6 +73,7 @@ class SiteGrid(Grid):
         bytes_down: payload sent to the sites so far (`fedcore.engines.parcels.payload_bytes`).
         bytes_up: payload of what the sites sent, before it is widened.
         dropped: the answers that did not count.
+        answered: by site, the actions that it answered with anything but an error, whether it counted or not.
         failing: the sites that answered the last request to train that reached them with an error, and which; not
             those whom a fault befell on purpose.
 
@@ -99,6 +97,7 @@ class SiteGrid(Grid):
         self.bytes_down = 0
         self.bytes_up = 0
         self.dropped: list[Dropped] = []
+        self.answered: dict[str, set[str]] = {}
         self.failing: dict[str, str] = {}
         nodes = list(inner.get_node_ids())
         self._names = {node: f"node {node}" for node in nodes}
@@ -116,6 +115,7 @@ class SiteGrid(Grid):
         self._names = {node: site for site, node in self._nodes.items()}
         self._order = {node: place for place, node in enumerate(self._nodes.values())}
         self._present = list(self._nodes)
+        self.answered = {site: {"query.site"} for site in self._nodes}
         self._journal = journal
         self.introductions: Mapping[str, Mapping[str, int]] = {
             site: {name: int(str(count)) for name, count in parcel(introduced[site].content).numbers.items()}
@@ -142,7 +142,7 @@ class SiteGrid(Grid):
 
     def narrow(self, arrays: ArrayRecord) -> dict[str, np.ndarray]:
         """A model as the sites get it."""
-        return {name: _as_type(unpacked(value), self._types[name]) for name, value in arrays.items()}
+        return {name: as_type(unpacked(value), self._types[name]) for name, value in arrays.items()}
 
     def suffers(self, faults: Faults) -> None:
         """Let this go wrong from now on, on purpose."""
@@ -291,7 +291,7 @@ class SiteGrid(Grid):
         for message in sent:
             key = id(message.content)
             if key not in done:
-                content = _converted(message.content, self._types, make=_narrowed)
+                content = converted(message.content, self._types, make=narrowed)
                 done[key] = content, dict(parcel(content).arrays)
             node = message.metadata.dst_node_id
             content, self._sent[node] = done[key]
@@ -322,6 +322,7 @@ class SiteGrid(Grid):
             return self._drop(reply, reply.error.reason or "no reason given")
         if action == "train" and turn is not None:
             self._trained[turn.trial, site] = turn.round
+        self.answered.setdefault(site, set()).add(action)
         self.bytes_up += payload_bytes(reply.content)
         sent = self._sent.get(reply.metadata.src_node_id, {})
         if self._faults is not None and turn is not None:
@@ -336,7 +337,7 @@ class SiteGrid(Grid):
             return self._drop(reply, str(error))
         if action == "evaluate" and arrived.numbers["num-examples"] == 0:  # a mean over such replies divides by 0
             return _error(self._requests[reply.metadata.src_node_id], "too few tuning patients to tell of")
-        reply.content = _converted(reply.content, wide, make=Widened)
+        reply.content = converted(reply.content, wide, make=Widened)
         return reply
 
     def _struck(
@@ -387,49 +388,3 @@ def seeded_sampling(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(before)
-
-
-class Widened(Array):
-    """An Array as one of a wider type, which is made when it is asked for and not kept: K sites' are never there at
-    the same time."""
-
-    _value: Array
-
-    def __init__(self, value: Array, dtype: np.dtype[np.generic]) -> None:
-        self.__dict__.update(dtype=dtype.name, shape=value.shape, stype=value.stype, _value=value)
-
-    @property
-    def data(self) -> bytes:  # type: ignore[override]
-        """The bytes of the wider array."""
-        return packed(self.numpy()).data
-
-    def numpy(self) -> np.ndarray:
-        """The wider array, the caller's own."""
-        return unpacked(self._value).astype(self.dtype)
-
-
-def _narrowed(value: Array, dtype: np.dtype[np.generic]) -> Array:
-    return packed(_as_type(unpacked(value), dtype))
-
-
-def _converted(
-    content: RecordDict,
-    types: Mapping[str, np.dtype[np.generic]],
-    make: Callable[[Array, np.dtype[np.generic]], Array],
-) -> RecordDict:
-    """The content with the arrays named in `types` of those types; untouched records are the same objects."""
-    out = RecordDict()
-    for key, entry in content.items():
-        if isinstance(entry, ArrayRecord):
-            arrays = ArrayRecord()
-            for name, value in entry.items():
-                dtype = types.get(name)
-                arrays[name] = value if dtype is None or value.dtype == dtype.name else make(value, dtype)
-            out[key] = arrays
-        else:
-            out[key] = entry
-    return out
-
-
-def _as_type(value: np.ndarray, dtype: np.dtype[np.generic]) -> np.ndarray:
-    return np.asarray(np.rint(value) if dtype.kind in "iu" else value).astype(dtype, copy=False)

@@ -21,20 +21,11 @@ from typing import Any, BinaryIO, Self
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedcore.errors import CheckpointError, StorageError
+
 _HEAD = struct.Struct("<QI")
 _SIZE = struct.Struct("<Q")
 _KINDS: Mapping[str, type[MetricRecord] | type[ConfigRecord]] = {"numbers": MetricRecord, "texts": ConfigRecord}
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be gone on from: one sentence."""
-
-
-class StorageError(RuntimeError):
-    """What a federation is to remember cannot be written, the disk being full for one: one sentence.
-
-    What has been remembered is intact: run again, the federation goes on from there.
-    """
 
 
 @dataclass(frozen=True)

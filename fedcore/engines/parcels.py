@@ -1,7 +1,7 @@
 """Flower's records as plain values, and back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -94,6 +94,54 @@ def with_arrays(content: RecordDict, arrays: Mapping[str, np.ndarray]) -> Record
         else:
             out[key] = entry
     return out
+
+
+class Widened(Array):
+    """An Array as one of a wider type, which is made when it is asked for and not kept: K sites' are never there at
+    the same time."""
+
+    _value: Array
+
+    def __init__(self, value: Array, dtype: np.dtype[np.generic]) -> None:
+        self.__dict__.update(dtype=dtype.name, shape=value.shape, stype=value.stype, _value=value)
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The bytes of the wider array."""
+        return packed(self.numpy()).data
+
+    def numpy(self) -> np.ndarray:
+        """The wider array, the caller's own."""
+        return unpacked(self._value).astype(self.dtype)
+
+
+def narrowed(value: Array, dtype: np.dtype[np.generic]) -> Array:
+    """An Array as one of this type."""
+    return packed(as_type(unpacked(value), dtype))
+
+
+def converted(
+    content: RecordDict,
+    types: Mapping[str, np.dtype[np.generic]],
+    make: Callable[[Array, np.dtype[np.generic]], Array],
+) -> RecordDict:
+    """The content with the arrays named in `types` of those types; untouched records are the same objects."""
+    out = RecordDict()
+    for key, entry in content.items():
+        if isinstance(entry, ArrayRecord):
+            arrays = ArrayRecord()
+            for name, value in entry.items():
+                dtype = types.get(name)
+                arrays[name] = value if dtype is None or value.dtype == dtype.name else make(value, dtype)
+            out[key] = arrays
+        else:
+            out[key] = entry
+    return out
+
+
+def as_type(value: np.ndarray, dtype: np.dtype[np.generic]) -> np.ndarray:
+    """Values of this type; of an integer type: the nearest ones."""
+    return np.asarray(np.rint(value) if dtype.kind in "iu" else value).astype(dtype, copy=False)
 
 
 def payload_bytes(content: RecordDict) -> int:

@@ -24,13 +24,14 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcore.checkpoint import SITES, journal
 from fedcore.client import Desk, client_app
-from fedcore.engines.grid import FederationError
 from fedcore.environment import CLOSED_PROXY, SETTINGS
+from fedcore.errors import FederationError
 from fedcore.memory import SiteMemory
 from fedcore.plan import plan_of
 from fedcore.request import FederationRequest
+from fedcore.rounds import OnRound
 from fedcore.samples import SiteSamples
-from fedcore.server import OnRound, Outcome, federate
+from fedcore.server import Outcome, federate
 from sites.home import home
 
 

@@ -12,18 +12,15 @@ A representation is a module of this folder with a `REPRESENTATION`. Whatever it
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy.typing as npt
 import polars as pl
 
-from fedcore.plugin import is_plugin, named
+from fedcore.registry import Registry
 from fedcore.samples import SiteSamples
 from privacy.releases.sketches import DEFAULT_MINIMUM, Sketch, Sketches
 from sites.dataset import Dataset
-from sites.errors import InputError
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -104,20 +101,16 @@ class Representation(Protocol):
         ...
 
 
-def names() -> list[str]:
-    """Every representation of this folder."""
-    other = {"__init__", "representation", "events"}
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in other)
+def _of_a_user(_name: str, found: object) -> Representation:
+    return cast("Representation", found)
 
 
-def load(name: str) -> Representation:
-    """Find a representation by its file's name, or a user's own by `module:NAME`.
+REPRESENTATIONS = Registry[Representation](
+    "representation",
+    "fedcore.features",
+    "REPRESENTATION",
+    no_part=("representation", "events"),
+    of_a_user=_of_a_user,
+)
 
-    Raises:
-        InputError: There is none of that name.
-    """
-    if is_plugin(name):
-        return cast("Representation", named(name, "representation"))
-    if name not in names():
-        raise InputError(f"Representation '{name}': found no such one, expected one of {', '.join(names())}.")
-    return cast("Representation", import_module(f"fedcore.features.{name}").REPRESENTATION)
+names, load = REPRESENTATIONS.names, REPRESENTATIONS.load

@@ -1,13 +1,11 @@
 """What a model is, and the registry: a file in this folder that defines `MODEL`."""
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fedcore.learner import Learner, Setting
-from fedcore.plugin import is_plugin, named, plugin_module
+from fedcore.registry import Registry
 from sites.errors import InputError
 
 Sizes = Mapping[str, int]
@@ -99,39 +97,12 @@ class ModelSpec:
         return chosen
 
 
-def names() -> list[str]:
-    """The models at hand, sorted; loads none of them.
-
-    >>> names()
-    ['gru', 'logistic', 'mlp', 'retain', 'transformer', 'trees']
-    """
-    here = Path(__file__)
-    return sorted(path.stem for path in here.parent.glob("[a-z]*.py") if path != here)
+def _of_a_user(name: str, found: Any) -> ModelSpec:
+    if not isinstance(found, ModelSpec):
+        raise InputError(f"{name} is a {type(found).__name__}; expected a fedcore.models.model.ModelSpec")
+    return found
 
 
-def module(name: str) -> str:
-    """The module that holds a model: a file of this folder, or a user's own, written `module:NAME`.
+MODELS = Registry[ModelSpec]("model", "fedcore.models", "MODEL", no_part=("model",), of_a_user=_of_a_user)
 
-    Raises:
-        InputError: no file of that name.
-    """
-    if is_plugin(name):
-        return plugin_module(name)
-    if name not in names():
-        raise InputError(f"unknown model {name!r}; expected one of {', '.join(names())}, or module:NAME")
-    return f"fedcore.models.{name}"
-
-
-def load(name: str) -> ModelSpec:
-    """The model of that name.
-
-    Raises:
-        InputError: no file of that name, or what `module:NAME` names is no model.
-    """
-    if is_plugin(name):
-        found = named(name, "model")
-        if not isinstance(found, ModelSpec):
-            raise InputError(f"{name} is a {type(found).__name__}; expected a fedcore.models.model.ModelSpec")
-        return found
-    model: ModelSpec = importlib.import_module(module(name)).MODEL
-    return model
+names, module, load = MODELS.names, MODELS.module, MODELS.load

@@ -5,12 +5,11 @@ sites' samples, and may say what the names of models and strategies mean. All el
 records) is as ever.
 """
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedcore.registry import Registry
 from fedcore.samples import SiteSamples
 from sites.errors import InputError
 
@@ -70,32 +69,6 @@ def _meant(protocol: Protocol, what: str, known: Mapping[str, str] | None, name:
     return known[name]
 
 
-def names() -> list[str]:
-    """The protocols at hand, sorted; loads none of them.
+PROTOCOLS = Registry[Protocol]("protocol", "fedcore.protocols", "PROTOCOL", no_part=("protocol",))
 
-    >>> names()
-    ['flamby', 'flamby_data']
-    """
-    here = Path(__file__)
-    return sorted(path.stem for path in here.parent.glob("[a-z]*.py") if path != here)
-
-
-def module(name: str) -> str:
-    """The module that holds a protocol.
-
-    Raises:
-        InputError: no file of that name.
-    """
-    if name not in names():
-        raise InputError(f"unknown protocol {name!r}; expected one of {', '.join(names())}")
-    return f"fedcore.protocols.{name}"
-
-
-def load(name: str) -> Protocol:
-    """The protocol of that name.
-
-    Raises:
-        InputError: no file of that name.
-    """
-    found: Protocol = importlib.import_module(module(name)).PROTOCOL
-    return found
+names, module, load = PROTOCOLS.names, PROTOCOLS.module, PROTOCOLS.load

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedcore.learner import Arrays, Objective, Setting
-from fedcore.local import Update, Visit
+from fedcore.local import Plain, Update, Visit
 from fedcore.models.model import Range
 from fedcore.options import number
 from fedcore.rule import Averaging, Reply, Roster, combination, mean, ruled, with_mean_statistics, zeros
@@ -33,7 +33,7 @@ from fedcore.strategies.strategy import StrategySpec
 GRADIENT = "gradient"
 
 
-class Bent:
+class Bent(Plain):
     """A site that remembers its gradient."""
 
     def train(self, visit: Visit) -> Update:
@@ -44,10 +44,6 @@ class Bent:
         fit = visit.fit(objective=Objective(slope=slope, mu=alpha, anchor=visit.arrays))
         visit.memory[GRADIENT] = combination((1, gradient), (-alpha, fit.arrays), (alpha, visit.arrays))
         return Update(fit.arrays, fit.loss, fit.steps)
-
-    def personal(self, visit: Visit) -> Arrays:
-        """The server's model."""
-        return visit.arrays
 
 
 class FedDyn(Averaging):

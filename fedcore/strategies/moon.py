@@ -11,8 +11,8 @@ with z_before = z_server, as the paper starts, the term is constant. The server 
 The embedding is what the model's last layer sees; the paper puts a projection of two layers between the two.
 """
 
-from fedcore.learner import PLAIN, Arrays, Contrast, Objective, Setting
-from fedcore.local import Update, Visit
+from fedcore.learner import PLAIN, Contrast, Objective, Setting
+from fedcore.local import Plain, Update, Visit
 from fedcore.models.model import Range
 from fedcore.options import number
 from fedcore.rule import Averaging, Roster, ruled
@@ -21,7 +21,7 @@ from fedcore.strategies.strategy import StrategySpec
 BEFORE = "before"
 
 
-class Contrasting:
+class Contrasting(Plain):
     """A site that remembers its last model."""
 
     def train(self, visit: Visit) -> Update:
@@ -32,10 +32,6 @@ class Contrasting:
         fit = visit.fit(objective=objective)
         visit.memory[BEFORE] = fit.arrays
         return Update(fit.arrays, fit.loss, fit.steps)
-
-    def personal(self, visit: Visit) -> Arrays:
-        """The server's model."""
-        return visit.arrays
 
 
 def _rule(_roster: Roster, setting: Setting) -> Averaging:

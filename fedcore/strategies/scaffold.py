@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fedcore.learner import Arrays, Objective, Setting
-from fedcore.local import Update, Visit
+from fedcore.local import Plain, Update, Visit
 from fedcore.options import number
 from fedcore.rule import Averaging, Reply, Roster, combination, mean, ruled, with_mean_statistics, zeros
 from fedcore.strategies.strategy import StrategySpec
@@ -35,7 +35,7 @@ from fedcore.strategies.strategy import StrategySpec
 CONTROL = "control"
 
 
-class Controlled:
+class Controlled(Plain):
     """A site that corrects its steps."""
 
     def train(self, visit: Visit) -> Update:
@@ -48,10 +48,6 @@ class Controlled:
         found = {**zeros(server), **fit.gradient} if fit.gradient else moved
         visit.memory[CONTROL] = {name: value.astype(server[name].dtype) for name, value in found.items()}
         return Update(fit.arrays, fit.loss, fit.steps, beside={CONTROL: visit.memory[CONTROL]})
-
-    def personal(self, visit: Visit) -> Arrays:
-        """The server's model."""
-        return visit.arrays
 
 
 class Scaffold(Averaging):

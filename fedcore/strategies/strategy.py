@@ -5,24 +5,20 @@ A federated strategy is a file of this folder that defines `STRATEGY`, a `Strate
 federations: each is trained as a federation of one, whose average is its only model.
 """
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedcore.learner import Setting
 from fedcore.local import Local, Plain
 from fedcore.models.model import ModelSpec, Range
-from fedcore.plugin import is_plugin, named, plugin_module
+from fedcore.registry import Registry
 from fedcore.rule import Averaging, Roster, ruled
 from sites.errors import InputError
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
-
-FOLDER = Path(__file__).parent
 
 ANCHORS: Mapping[str, str] = {
     "local": "Anchor: each site alone with its own data, what a hospital has without a federation.",
@@ -86,20 +82,6 @@ ALONE = StrategySpec(
 )
 
 
-def federated() -> list[str]:
-    """The federated strategies that come with FedWard, sorted; loads none of them."""
-    return sorted(path.stem for path in FOLDER.glob("[a-z]*.py") if path != Path(__file__))
-
-
-def names() -> list[str]:
-    """The anchors, then the federated strategies.
-
-    >>> names()[:3], "fedavg" in names()
-    (['local', 'pooled', 'external'], True)
-    """
-    return [*ANCHORS, *federated()]
-
-
 def recipe(name: str) -> str:
     """The recipe of a model (`fedcore.models.model.ModelSpec.recipe`) that a strategy trains by.
 
@@ -109,46 +91,19 @@ def recipe(name: str) -> str:
     return "alone" if name in ANCHORS else "federated"
 
 
-def module(name: str) -> str:
-    """The module that holds what trains under this name.
+def flower(kind: "type[Strategy]", roster: Roster, **options: Any) -> "Strategy":
+    """A Flower strategy with the roster's numbers, as far as its constructor takes them.
 
     Raises:
-        InputError: there is no strategy of that name.
-
-    >>> module("fedavg"), module("mylab.strategies:Mine")
-    ('fedcore.strategies.fedavg', 'mylab.strategies')
+        InputError: its constructor wants more than it is given, or refuses it.
     """
-    if is_plugin(name):
-        return plugin_module(name)
-    if name not in names():
-        raise InputError(f"unknown strategy {name!r}; expected one of {', '.join(names())}, or module:NAME")
-    return "fedcore.strategies.strategy" if name in ANCHORS else f"fedcore.strategies.{name}"
-
-
-def load(name: str) -> StrategySpec:
-    """The strategy of that name.
-
-    Raises:
-        InputError: there is none, or what `module:NAME` names is no strategy.
-    """
-    if is_plugin(name):
-        return _of_a_user(name, named(name, "strategy"))
-    found = importlib.import_module(module(name))
-    spec: StrategySpec = ALONE if name in ANCHORS else found.STRATEGY
-    return spec
-
-
-def check(model_name: str, model: ModelSpec, name: str) -> None:
-    """See that a model and a strategy go together.
-
-    Raises:
-        InputError: they do not; says what is lacking.
-    """
-    if name in ANCHORS:
-        return
-    lacking = load(name).lacks(model)
-    if lacking is not None:
-        raise InputError(f"strategy '{name}' needs {lacking}, which model '{model_name}' is not or has not")
+    parameters = inspect.signature(kind).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    given = {key: value for key, value in roster.flower().items() if takes_all or key in parameters}
+    try:
+        return kind(**given, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{kind.__name__} cannot be made: {error}") from error
 
 
 def _of_a_user(name: str, found: Any) -> StrategySpec:
@@ -172,16 +127,31 @@ def _of_a_user(name: str, found: Any) -> StrategySpec:
     return StrategySpec(build=build, title=name, paper=documented, when="its author says so")
 
 
-def flower(kind: "type[Strategy]", roster: Roster, **options: Any) -> "Strategy":
-    """A Flower strategy with the roster's numbers, as far as its constructor takes them.
+STRATEGIES = Registry[StrategySpec](
+    "strategy",
+    "fedcore.strategies",
+    "STRATEGY",
+    no_part=("strategy",),
+    of_a_user=_of_a_user,
+    without_file=dict.fromkeys(ANCHORS, ALONE),
+)
+
+names, module, load = STRATEGIES.names, STRATEGIES.module, STRATEGIES.load
+
+
+def federated() -> list[str]:
+    """The federated strategies that come with FedWard, sorted; loads none of them."""
+    return list(STRATEGIES.files())
+
+
+def check(model_name: str, model: ModelSpec, name: str) -> None:
+    """See that a model and a strategy go together.
 
     Raises:
-        InputError: its constructor wants more than it is given, or refuses it.
+        InputError: they do not; says what is lacking.
     """
-    parameters = inspect.signature(kind).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    given = {key: value for key, value in roster.flower().items() if takes_all or key in parameters}
-    try:
-        return kind(**given, **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{kind.__name__} cannot be made: {error}") from error
+    if name in ANCHORS:
+        return
+    lacking = load(name).lacks(model)
+    if lacking is not None:
+        raise InputError(f"strategy '{name}' needs {lacking}, which model '{model_name}' is not or has not")

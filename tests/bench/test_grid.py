@@ -73,7 +73,7 @@ def test_a_web_server_is_no_cluster() -> None:
 def test_the_longest_cells_begin_first() -> None:
     def cell(name: str, model: str, took: float = 0.0) -> Any:
         spec = SimpleNamespace(**{part: SimpleNamespace(name="any") for part in ("task", "strategy")})
-        spec.model, spec.tune = SimpleNamespace(name=model), None
+        spec.model, spec.tune, spec.federation = SimpleNamespace(name=model), None, SimpleNamespace(protocol=None)
         return SimpleNamespace(cell_id=name, spec=spec, status="ok", cost=SimpleNamespace(wall_s=took))
 
     cells = [cell("a", "logistic"), cell("b", "gru"), cell("c", "logistic")]

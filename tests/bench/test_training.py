@@ -1,11 +1,17 @@
 """What a record says of training."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from bench.training import _training
+import pytest
+
+from bench.training import RELEASED, _federation, _releases, _training
 from fedcore.engines.grid import Dropped
-from fedcore.federation import FederationResult
-from fedcore.server import RoundReport, Trial
+from fedcore.errors import CheckpointError, FederationError, StorageError
+from fedcore.federation import FederationRequest, FederationResult
+from fedcore.rounds import RoundReport, Trial
 
 TRIALS = [
     Trial({"l2": 0.1}, 2, 0.5, 2),
@@ -16,7 +22,7 @@ RESULT = FederationResult(
     predictions={},
     arrays={},
     space=None,
-    settings={"l2": 0.3},
+    setting={"l2": 0.3},
     selection="lowest tuning log loss of 3 settings",
     trials=TRIALS,
     chosen=1,
@@ -44,7 +50,7 @@ def test_a_trial_without_a_loss_says_why() -> None:
 
 
 def test_the_trials_of_sites_that_train_alone_name_their_site_and_no_curve_mixes_them() -> None:
-    alone = replace(RESULT, chosen=None, settings={}, trials=[replace(trial, site="boston") for trial in TRIALS])
+    alone = replace(RESULT, chosen=None, setting={}, trials=[replace(trial, site="boston") for trial in TRIALS])
     assert {trial.settings["site"] for trial in _training(alone).trials} == {"boston"}
     assert _training(alone).rounds == ()
 
@@ -52,3 +58,61 @@ def test_the_trials_of_sites_that_train_alone_name_their_site_and_no_curve_mixes
 def test_answers_that_did_not_count_are_those_of_the_chosen_trial_one_entry_a_reason() -> None:
     (dropped,) = _training(RESULT).dropped
     assert (dropped.site, dropped.action, dropped.reason, dropped.rounds) == ("usa", "train", "late", (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("raised", "calls", "kept"),
+    [
+        ([FederationError("every site failed")], 1, False),
+        ([StorageError("the disk is full")], 1, True),
+        ([KeyboardInterrupt()], 1, True),
+        ([CheckpointError("of another federation"), None], 2, True),
+        ([CheckpointError("of another federation"), FederationError("every site failed")], 2, False),
+    ],
+)
+def test_only_what_can_be_gone_on_from_keeps_its_checkpoint(
+    raised: list[BaseException | None], calls: int, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, met = tmp_path / "checkpoint", []
+
+    def federation(samples: Any, request: Any, *, folder: Path, on_round: Any) -> FederationResult:
+        met.append(folder.exists())
+        folder.mkdir(exist_ok=True)
+        error = raised[len(met) - 1]
+        if error is not None:
+            raise error
+        return RESULT
+
+    monkeypatch.setattr("bench.training.run_federation", federation)
+    last = raised[-1]
+    request = FederationRequest(model="logistic", strategy="fedavg")
+    if last is None:
+        assert _federation([], request, checkpoint, lambda _: None) is RESULT
+    else:
+        with pytest.raises(type(last)):
+            _federation([], request, checkpoint, lambda _: None)
+    assert met == [False] * calls
+    assert checkpoint.exists() == kept
+
+
+def _left(strategy: str, result: FederationResult) -> dict[str, list[str]]:
+    served: Any = [
+        SimpleNamespace(samples=SimpleNamespace(site=name, external=name == "paris"))
+        for name in ("boston", "lyon", "paris", "usa")
+    ]
+    spec: Any = SimpleNamespace(strategy=SimpleNamespace(name=strategy))
+    left: dict[str, list[str]] = {}
+    for release in _releases(spec, served, result):
+        left.setdefault(release.where, []).append(release.what)
+    return left
+
+
+def test_a_record_lists_what_each_site_answered_and_no_more() -> None:
+    told = {"query.site", "query.statistics", "query.space"}
+    answered = {"boston": told | {"train", "evaluate"}, "lyon": told, "usa": {"query.site"}}
+    result = replace(RESULT, answered={site: frozenset(actions) for site, actions in answered.items()})
+    everything = list(RELEASED.values())
+    assert _left("cyclic", result) == {"boston": everything, "lyon": everything[:2], "usa": everything[:1]}
+    assert _left("pooled", result) == {}
+    alone = replace(result, by_site={"boston": RESULT})
+    assert _left("external", alone) == {"boston": ["model that the site trained alone"]}

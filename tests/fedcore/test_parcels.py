@@ -8,8 +8,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from hypothesis import given
 from hypothesis.extra import numpy as arrays_of
 
-from fedcore.engines.grid import Widened
-from fedcore.engines.parcels import packed, parcel, plain, record, unpacked
+from fedcore.engines.parcels import Widened, packed, parcel, plain, record, unpacked
 
 ANY = arrays_of.arrays(
     dtype=arrays_of.boolean_dtypes() | arrays_of.integer_dtypes() | arrays_of.floating_dtypes(),

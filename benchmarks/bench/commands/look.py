@@ -2,13 +2,15 @@
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench import output
 from bench.commands.options import DEFAULT_OUT, Json, Out
+
+if TYPE_CHECKING:
+    from fedcore.registry import Registry
 
 
 class Listed(output.Report):
@@ -57,12 +59,12 @@ def _tasks() -> list[Listed]:
     return [Listed(name=name, about=load_task(name).description) for name in tasks()]
 
 
-def _first_lines(package: str, folder: Path, names: list[str]) -> list[Listed]:
+def _first_lines(registry: "Registry[Any]") -> list[Listed]:
     import ast
 
     items = []
-    for name in names:
-        text = ast.get_docstring(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) or package
+    for name, path in registry.files().items():
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or registry.what
         items.append(Listed(name=name, about=text.splitlines()[0]))
     return items
 
@@ -70,14 +72,14 @@ def _first_lines(package: str, folder: Path, names: list[str]) -> list[Listed]:
 def _models() -> list[Listed]:
     from fedcore.models import model
 
-    return _first_lines("model", Path(model.__file__).parent, model.names())
+    return _first_lines(model.MODELS)
 
 
 def _strategies() -> list[Listed]:
     from fedcore.strategies import strategy
 
     anchors = [Listed(name=name, about=about) for name, about in strategy.ANCHORS.items()]
-    return [*anchors, *_first_lines("strategy", strategy.FOLDER, strategy.federated())]
+    return [*anchors, *_first_lines(strategy.STRATEGIES)]
 
 
 def _sites() -> list[Listed]:

@@ -10,13 +10,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fedcore.federation import FederationRequest, FederationResult, run_federation
+from fedcore.local import Plain
 from fedcore.models import model
+from fedcore.rounds import RoundReport
 from fedcore.samples import SiteSamples
-from fedcore.server import RoundReport
 from fedcore.strategies import strategy
-
-PERSONAL = {"apfl", "ditto", "fedbn", "fedper", "fedrep", "finetuning"}
-"""Strategies under which sites predict with models of their own."""
 
 MODELS = {"network": "logistic", "trees": "trees", "head": "mlp", "norms": "mlp", "embedding": "mlp"}
 STEPS = {"logistic": 0.1, "mlp": 0.01, "trees": 0.05}
@@ -48,6 +46,7 @@ def _bits(result: FederationResult) -> dict[str, bytes]:
 def test_it_learns_repeats_bit_by_bit_and_is_personal_where_it_should_be(name: str, sites: list[SiteSamples]) -> None:
     if strategy.load(name).needs == "trees":
         pytest.importorskip("xgboost")
+    personal = type(strategy.load(name).local).personal is not Plain.personal
     result = _run(sites, name)
     assert result.dropped == []
     losses = [report.tuning_loss for report in result.rounds]
@@ -57,7 +56,7 @@ def test_it_learns_repeats_bit_by_bit_and_is_personal_where_it_should_be(name: s
     assert roc_auc_score(y, p) > 0.7
     assert ("twin" in result.predictions) == strategy.load(name).whole
     if "twin" in result.predictions:
-        assert np.array_equal(result.predictions["site0"], result.predictions["twin"]) == (name not in PERSONAL)
+        assert np.array_equal(result.predictions["site0"], result.predictions["twin"]) == (not personal)
     assert _bits(_run(sites[::-1], name)) == _bits(result)
 
 

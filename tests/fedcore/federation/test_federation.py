@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from fedcore.engines.grid import FederationError
+from fedcore.errors import FederationError
 from fedcore.federation import FederationRequest, FederationResult, run_federation
 from fedcore.learner import log_loss
+from fedcore.rounds import RoundReport
 from fedcore.samples import SiteSamples
-from fedcore.server import MIN_TUNING_PATIENTS, RoundReport
+from fedcore.server import MIN_TUNING_PATIENTS
 from sites.errors import InputError
 
 
@@ -82,7 +83,7 @@ def test_local_gives_each_site_its_own_model_and_none_to_external_ones(sites: li
     result = _run(sites, "logistic", "local")
     assert sorted(result.predictions) == sorted(result.by_site) == ["alpha", "beta", "gamma"]
     for site in sites[:3]:
-        own = _run([site], "logistic", "pooled", settings=[dict(result.by_site[site.site].settings)])
+        own = _run([site], "logistic", "pooled", settings=[dict(result.by_site[site.site].setting)])
         np.testing.assert_array_equal(result.predictions[site.site], own.predictions[site.site])
     assert {trial.site for trial in result.trials} == {report.site for report in result.rounds} == set(result.by_site)
     assert (result.bytes_up, result.bytes_down) == (0, 0)
@@ -141,7 +142,7 @@ def test_the_best_setting_and_round_on_tuning_is_the_result_and_all_trials_are_k
     )
     result = run_federation(sites, request, on_round=heard.append)
     assert [trial.setting["step_size"] for trial in result.trials] == [1e-5, 0.1, 1e-4]
-    assert result.settings["step_size"] == 0.1
+    assert result.setting["step_size"] == 0.1
     assert result.chosen == 1
     assert heard == result.rounds
     assert [(report.trial, report.round) for report in heard] == [(t, r) for t in range(3) for r in range(1, 5)]
@@ -201,7 +202,7 @@ def test_a_setting_that_diverges_is_kept_as_a_failed_trial(sites: list[SiteSampl
         sites, "logistic", "fedavg", rounds=2, settings=[{"step_size": 1e30, "l2": 1e20}, {"step_size": 0.01}]
     )
     assert "the training loss is not a number with step_size 1e+30" in str(result.trials[0].error)
-    assert result.settings["step_size"] == 0.01
+    assert result.setting["step_size"] == 0.01
 
 
 def test_all_settings_diverging_is_a_sentence(sites: list[SiteSamples]) -> None:

@@ -14,9 +14,10 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedcore.engines import inline
-from fedcore.engines.grid import FederationError, SiteGrid, seeded_sampling
+from fedcore.engines.grid import SiteGrid, seeded_sampling
 from fedcore.engines.inline import InlineGrid
 from fedcore.engines.parcels import parcel, payload_bytes, record
+from fedcore.errors import FederationError
 from fedcore.rule import Roster
 from fedcore.strategies import strategy
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedcore.errors import CheckpointError
 from fedcore.learner import Arrays
-from fedcore.memory import MemoryLostError, SiteMemory
+from fedcore.memory import SiteMemory
 
 Make = Callable[[], SiteMemory]
 
@@ -42,7 +43,7 @@ def _kept(memory: SiteMemory, trial: int = 0, until: int = 30) -> set[int]:
     for number in range(1, until):
         try:
             memory.read(trial, number)
-        except MemoryLostError:
+        except CheckpointError:
             continue
         found.add(number)
     return found
@@ -125,13 +126,13 @@ def test_trials_do_not_meet(make: Make) -> None:
 
 def test_a_forgotten_round_is_a_sentence(make: Make) -> None:
     make().write(0, 2, _parts(2), last=0, best=0)
-    with pytest.raises(MemoryLostError, match="what the site remembered of round 1 is lost; delete the federation's"):
+    with pytest.raises(CheckpointError, match="what the site remembered of round 1 is lost; delete the federation's"):
         make().read(0, 1)
 
 
 def test_what_was_agreed_is_remembered_and_missed(make: Make) -> None:
     assert make().agreed == {}
-    with pytest.raises(MemoryLostError, match="what the sites agreed on is lost"):
+    with pytest.raises(CheckpointError, match="what the sites agreed on is lost"):
         make().term("space")
     make().agree({"space": "{}", "model": "gru"})
     assert make().agreed == {"space": "{}", "model": "gru"}
@@ -153,7 +154,7 @@ def test_a_damaged_file_is_a_lost_round(damage: bytes | None, tmp_path: Path) ->
     memory.write(0, 1, _parts(1), last=0, best=0)
     (file,) = tmp_path.rglob("*.npz")
     file.write_bytes(file.read_bytes()[:-100] if damage is None else damage)
-    with pytest.raises(MemoryLostError, match="of round 1 is lost"):
+    with pytest.raises(CheckpointError, match="of round 1 is lost"):
         memory.read(0, 1)
 
 

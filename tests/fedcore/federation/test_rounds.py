@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.serverapp.strategy import FedAvg
 
-from fedcore.engines.grid import FederationError
+from fedcore.errors import FederationError
 from fedcore.faults.plan import FaultPlan
 from fedcore.federation import FederationRequest, FederationResult, run_federation
 from fedcore.learner import Arrays, TrainingError, log_loss
 from fedcore.local import Plain, Update, Visit
+from fedcore.rounds import RoundReport
 from fedcore.rule import Averaging, Reply, ruled
 from fedcore.samples import SiteSamples
-from fedcore.server import RoundReport
 from fedcore.strategies import strategy
 from fedcore.strategies.strategy import StrategySpec
 from sites.errors import InputError
@@ -128,7 +129,7 @@ def test_a_bad_answer_is_left_out_of_its_round_which_goes_on(
     assert reason in result.dropped[0].reason
     assert "5000017" not in result.dropped[0].reason
     assert [report.answered for report in result.rounds] == [3, 2, 3]
-    away = FaultPlan.model_validate({"faults": [{"kind": "leave", "sites": ["beta"], "rounds": [2]}]})
+    away = FaultPlan.model_validate({"faults": [{"kind": "leave", "sites": ["beta"], "rounds": {"from": 2, "to": 2}}]})
     without = _run(sites, "fedavg", faults=away)
     assert result.trials[0].best_round == without.trials[0].best_round == 3
     assert _bits(result) == _bits(without)
@@ -190,6 +191,20 @@ def test_a_strategy_is_refused_below_the_number_of_sites_its_paper_requires(
     assert _run(sites, toy, config={"byzantine": 0}).rounds[0].answered == 3
 
 
+def test_a_strategy_that_would_wait_for_ever_is_refused(sites: list[SiteSamples], register: Register) -> None:
+    toy = register(build=lambda roster, setting: FedAvg(min_available_nodes=4))
+    with pytest.raises(InputError, match=r"'toy:STRATEGY' waits for 4 sites .*; found 3 that can train .*; make it"):
+        _run(sites, toy)
+
+
+def test_a_round_without_the_sites_a_strategy_waits_for_changes_nothing(
+    sites: list[SiteSamples], register: Register
+) -> None:
+    toy = register(build=lambda roster, setting: FedAvg(min_available_nodes=3))
+    away = FaultPlan.model_validate({"faults": [{"kind": "leave", "sites": ["beta"], "rounds": {"from": 2, "to": 2}}]})
+    assert [report.answered for report in _run(sites, toy, faults=away).rounds] == [3, 0, 3]
+
+
 def test_a_round_of_fewer_than_its_paper_requires_changes_nothing(sites: list[SiteSamples], register: Register) -> None:
     local = Odd({("alpha", 2): _raises(RuntimeError("no"))})
     result = _run(sites, register(local=local, min_sites=lambda _: 3))
@@ -234,6 +249,17 @@ def test_one_site_asked_alone_may_fail_without_ending_the_trial(sites: list[Site
     local = Odd({(site.site, n): _raises(RuntimeError("no")) for site in sites for n in range(1, 6)})
     with pytest.raises(FederationError, match="every site failed by round 3; alpha: RuntimeError in 'train'"):
         _run(sites, register(build=build, local=local), rounds=5)
+
+
+def test_it_is_known_which_actions_each_site_ever_answered(sites: list[SiteSamples], register: Register) -> None:
+    build = ruled(lambda roster, setting: OneByOne())
+    tiny = replace(sites[0], site="delta", split=np.full(len(sites[0]), "held_out"))
+    local = Odd({("beta", 2): _raises(RuntimeError("no"))})
+    result = _run([*sites, tiny], register(build=build, local=local), rounds=2)
+    agreed = {"query.site", "query.statistics", "query.space"}
+    assert result.answered["alpha"] == agreed | {"train", "evaluate"}
+    assert "train" not in result.answered["beta"] | result.answered["gamma"]
+    assert result.answered["delta"] == {"query.site"}
 
 
 @pytest.mark.parametrize("where", ["beside", "ask", "combine"])

@@ -12,8 +12,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcore.client import Desk, client_app, wall
 from fedcore.engines import inline, parcels
-from fedcore.engines.grid import TERMS, FederationError, SiteGrid, Turn
+from fedcore.engines.grid import TERMS, SiteGrid, Turn
 from fedcore.engines.inline import InlineGrid
+from fedcore.errors import FederationError
 from fedcore.features import representation
 from fedcore.federation import FederationRequest, run_federation
 from fedcore.memory import SiteMemory
