@@ -15,6 +15,7 @@ record `fedward` (`fedcore.engines.grid`), whatever its strategy sends.
 import json
 import logging
 from collections.abc import Callable, Mapping
+from errno import EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -23,7 +24,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedcore.engines.grid import MEMORY_FULL, MEMORY_LOST, SITE_FAILED, TERMS
+from fedcore.engines.grid import MEMORY_LOST, SHORTAGE, SITE_FAILED, TERMS
 from fedcore.engines.parcels import parcel, plain, record
 from fedcore.errors import CheckpointError, StorageError
 from fedcore.features import representation
@@ -225,13 +226,22 @@ def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Me
         messages.check(action, parcel(reply.content), sent)
         return reply
     except (CheckpointError, StorageError) as error:
-        reason, code = str(error), MEMORY_LOST if isinstance(error, CheckpointError) else MEMORY_FULL
+        reason, code = str(error), MEMORY_LOST if isinstance(error, CheckpointError) else SHORTAGE
     except (TrainingError, ReleaseError, InputError) as error:
         reason = str(error)  # written to be read outside
     except Exception as error:  # whatever a site's code raises must become a reply
         log.debug("failed in '%s'", action, exc_info=True)  # stays at the site: it may show values
         reason = f"{type(error).__name__} in '{action}'; the site's log has the details at level DEBUG"
+        if _short(error):
+            code, reason = SHORTAGE, f"the machine has run short ({type(error).__name__} in '{action}'); make room"
     return Message(Error(code, reason), reply_to=message)
+
+
+def _short(error: Exception) -> bool:
+    """Whether it is the machine that lacks something: disk, memory, a GPU's memory."""
+    lacking = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, ENOMEM, EMFILE, ENFILE)
+    said = str(error) if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or lacking or "can't allocate memory" in said or "out of memory" in said
 
 
 def _patients(samples: SiteSamples) -> int:

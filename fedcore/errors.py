@@ -10,4 +10,8 @@ class CheckpointError(RuntimeError):
 
 
 class StorageError(RuntimeError):
-    """What has to be kept cannot be written; what is there is intact."""
+    """The machine has no room for what has to be kept or computed; what is there is intact."""
+
+
+class EngineError(RuntimeError):
+    """The engine ended before the federation did; what is there is intact."""

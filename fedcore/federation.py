@@ -21,11 +21,12 @@ from fedcore.checkpoint import SITES, journal
 from fedcore.client import Desk, client_app
 from fedcore.engines import inline
 from fedcore.errors import CheckpointError, FederationError, StorageError
+from fedcore.learners.device import device
 from fedcore.memory import SiteMemory
 from fedcore.plan import Plan, plan_of
 from fedcore.predictions import predictions
 from fedcore.protocols import protocol
-from fedcore.request import FederationRequest
+from fedcore.request import Engine, FederationRequest
 from fedcore.rounds import OnRound, RoundReport
 from fedcore.samples import SiteSamples
 from fedcore.server import Outcome, server_app
@@ -52,10 +53,14 @@ class FederationResult(Outcome):
         predictions: by site, external ones included: float64 [n], the probability of each of its samples, in their
             order. They stay with the runner. `local` predicts for each site that has a model, and for none else; so
             does a strategy under which each site keeps a part of the model to itself.
+        device: what networks trained on, `cpu` or `cuda`.
+        engine: where it ran; an anchor, or a federation of one site, runs in process whatever was asked for.
         by_site: under `local` and `external`, each site's own training.
     """
 
     predictions: Mapping[str, np.ndarray]
+    engine: Engine = "inline"
+    device: str = "cpu"
     by_site: "Mapping[str, FederationResult]" = field(default_factory=dict)
 
 
@@ -82,7 +87,8 @@ def run_federation(
     Raises:
         FederationError: nothing could be trained; one sentence.
         CheckpointError: the folder's checkpoint is of another federation, or a part of it is lost.
-        StorageError: the folder cannot be written; what is there is intact.
+        StorageError: the machine ran short of disk or memory; what is in the folder is intact.
+        EngineError: the engine ended before the federation did; what is in the folder is intact.
         sites.errors.InputError: the model, the strategy or a hyperparameter is unknown, they do not go together, too
             few sites can train, or the training samples leave no feature to learn from.
     """
@@ -149,6 +155,7 @@ def _alone(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
         trials=[replace(trial, site=name) for name, result in results.items() for trial in result.trials],
         rounds=[replace(report, site=name) for name, result in results.items() for report in result.rounds],
         skipped=skipped,
+        device=next(iter(results.values())).device,
         by_site=results,
     )
 
@@ -167,7 +174,8 @@ class _Named:
 def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamples]) -> FederationResult:
     """A federation of `training`, in order, and its predictions for `scored`."""
     memories = None if run.folder is None else run.folder / SITES
-    if run.request.engine == "simulation" and len(training) > 1:
+    engine: Engine = "simulation" if run.request.engine == "simulation" and len(training) > 1 else "inline"
+    if engine == "simulation":
         from fedcore.engines import simulation
 
         remembered: Mapping[str, SiteMemory]
@@ -180,6 +188,8 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
             for one in scored
             if run.plan.strategy.whole or outcome.remembered.get(one.site, 0) > 0
         },
+        engine=engine,
+        device=device().type if run.plan.model.kind == "network" else "cpu",
         **vars(outcome),
     )
 

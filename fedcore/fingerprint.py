@@ -1,8 +1,9 @@
 """A hash of the code that a result rests on: part of every cache key, so that changed code never answers from a cache.
 
 The closure of `import` statements is read from the sources, not by importing: a warm start must not load torch. It
-follows the rooms of FedWard and a user's own modules (whatever lies in the current folder), and takes in the tables
-(.yaml) that lie beside a module of ours and the versions of the numerical libraries.
+follows the rooms of FedWard and a user's own modules (whatever lies in the current folder, and the installed packages
+of which a module is named), and takes in the tables (.yaml) that lie beside a module of ours and the versions of the
+numerical libraries.
 """
 
 import ast
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOMS = ("bench", "fedcore", "leaderboard", "privacy", "sites")
-LIBRARIES = ("es-aces", "flwr", "numpy", "opacus", "polars", "scikit-learn", "torch", "xgboost-cpu")
+LIBRARIES = ("es-aces", "flwr", "numpy", "opacus", "polars", "scikit-learn", "torch", "xgboost", "xgboost-cpu")
 
 
 @cache
@@ -30,22 +31,33 @@ def libraries() -> tuple[tuple[str, str], ...]:
 
 
 @cache
-def _source(module: str) -> Path | None:
-    """The source file of one of our rooms' or the user's modules, without importing it or its parents."""
+def _source(module: str, *, named: bool) -> Path | None:
+    """The source file of one of our rooms' or the user's modules, without importing it or its parents.
+
+    Args:
+        module: its name.
+        named: whether it is of a package of which a module was named: it may then be installed as well.
+    """
     parts = module.split(".")
-    base = (_room(parts[0]) if parts[0] in ROOMS else Path.cwd()).joinpath(*parts)
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
+    bases = [] if parts[0] in ROOMS else [Path.cwd()]
+    if named or parts[0] in ROOMS:
+        bases += _folders(parts[0])
+    for base in (folder.joinpath(*parts) for folder in bases):
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
     return None
 
 
 @cache
-def _room(name: str) -> Path:
+def _folders(name: str) -> tuple[Path, ...]:
+    """The folders in which a package or module of one name is installed."""
     spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        raise ImportError(f"the package {name} is not installed")
-    return Path(spec.origin).parents[1]
+    if spec is None:
+        return ()
+    if spec.submodule_search_locations is not None:
+        return tuple(Path(folder).parent for folder in spec.submodule_search_locations)
+    return () if spec.origin is None else (Path(spec.origin).parent,)
 
 
 @cache
@@ -74,9 +86,10 @@ def reached(modules: Iterable[str]) -> dict[str, Path]:
     """Every module of ours or the user's that these modules import, directly or not, with its source file."""
     found: dict[str, Path] = {}
     queue = list(modules)
+    named = {module.partition(".")[0] for module in queue}
     while queue:
         module = queue.pop()
-        path = _source(module)
+        path = _source(module, named=module.partition(".")[0] in named)
         if path is None or module in found:
             continue
         found[module] = path

@@ -132,7 +132,8 @@ class Local(Protocol):
     def personal(self, visit: Visit) -> Arrays:
         """The model that this site predicts with, of the one the server sent and of what the site remembers.
 
-        At a site that has never trained (an external one) the memory is empty, and there may be no training samples.
+        Asked of sites that took part; the memory of one that has never trained is empty. Others, external ones among
+        them, predict with the server's model.
         """
         ...
 

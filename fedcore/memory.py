@@ -56,9 +56,16 @@ class SiteMemory:
 
     @property
     def agreed(self) -> Mapping[str, str]:
-        """What the sites agreed on; empty before they did."""
+        """What the sites agreed on; empty before they did.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
         if not self._agreed and self._folder is not None and (self._folder / AGREED).is_file():
-            self._agreed = json.loads((self._folder / AGREED).read_bytes())
+            try:
+                self._agreed = dict(json.loads((self._folder / AGREED).read_bytes()))
+            except (OSError, ValueError) as error:
+                raise CheckpointError(_lost("what the sites agreed on")) from error
         return self._agreed
 
     def term(self, name: str) -> str:

@@ -1,6 +1,7 @@
 """A strategy's options: numbers within bounds, or a sentence."""
 
 import math
+from collections.abc import Callable, Mapping
 
 from fedcore.learner import Setting
 from sites.errors import InputError
@@ -48,6 +49,35 @@ def whole(setting: Setting, name: str, *, at_least: int) -> int:
     if not value.is_integer() or value < at_least:
         raise InputError(f"option '{name}' is {setting[name]}; expected a whole number of at least {at_least}")
     return int(value)
+
+
+BOUNDS: Mapping[str, Callable[[Setting], float]] = {
+    "step_size": lambda setting: number(setting, "step_size", above=0),
+    "epochs": lambda setting: whole(setting, "epochs", at_least=1),
+    "batch_size": lambda setting: whole(setting, "batch_size", at_least=1),
+    "l2": lambda setting: number(setting, "l2", at_least=0),
+    "dropout": lambda setting: number(setting, "dropout", at_least=0, below=1),
+    "depth": lambda setting: whole(setting, "depth", at_least=1),
+    "trees": lambda setting: whole(setting, "trees", at_least=1),
+    "subsample": lambda setting: number(setting, "subsample", above=0, at_most=1),
+    "colsample": lambda setting: number(setting, "colsample", above=0, at_most=1),
+}
+"""What each hyperparameter of our models can be; a strategy's own are checked where it is built."""
+
+
+def check_bounds(setting: Setting) -> None:
+    """See that hyperparameters are within their bounds.
+
+    Raises:
+        InputError: one is not.
+
+    >>> check_bounds({"epochs": 0})
+    Traceback (most recent call last):
+    sites.errors.InputError: option 'epochs' is 0; expected a whole number of at least 1
+    """
+    for name in setting:
+        if name in BOUNDS:
+            BOUNDS[name](setting)
 
 
 def _given(setting: Setting, name: str) -> float:

@@ -7,6 +7,7 @@ from fedcore.faults.plan import FaultPlan
 from fedcore.learner import Setting
 from fedcore.models import model
 from fedcore.models.model import ModelSpec
+from fedcore.options import check_bounds
 from fedcore.protocols import protocol
 from fedcore.request import FederationRequest
 from fedcore.strategies import strategy
@@ -105,3 +106,4 @@ def refuse_unknown(spec: ModelSpec, kind: str, name: str, chosen: StrategySpec, 
             raise InputError(
                 f"unknown hyperparameter '{hyperparameter}' of {spec.name} with {name}; expected {', '.join(known)}"
             )
+    check_bounds(setting)

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from fedcore.cohort import CannotServe, Hospital, NoSamples, Task, build_cohort
-from fedcore.features.representation import load
+from fedcore.features import representation as representations
 from fedcore.fingerprint import fingerprint
 from fedcore.samples import Attrition, Cohort, SiteSamples
 from sites import home as sites_home
@@ -57,10 +57,10 @@ def prepare(site: Hospital, task: Task, representation: str, split_seed: int, ho
         InputError: There is no such representation.
     """
     home = home or sites_home.home()
-    shown = load(representation)
+    shown = representations.load(representation)
     cohort, key = _cohort(site, task, home)
     window = task.window_hours
-    key = _digest(key, representation, window, fingerprint(f"fedcore.features.{representation}"))
+    key = _digest(key, representation, window, fingerprint(representations.module(representation)))
     folder = home / "features" / key
 
     def extract(target: Path) -> None:

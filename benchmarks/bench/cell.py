@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from bench.plan import ORACLE
+from bench.code import ORACLE
 from bench.provenance import now, provenance
 from fedcore.task import Task
 from leaderboard.measured import Cost, Predictions
@@ -91,7 +91,7 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         spec=spec,
         status="ok",
         code_fingerprint=piece.code_fingerprint,
-        provenance=provenance(started_at, piece.command, piece.engine),
+        provenance=provenance(started_at, piece.command, trained.engine, trained.device),
         cost=cost(
             bytes_up=trained.bytes_up,
             bytes_down=trained.bytes_down,
@@ -143,7 +143,7 @@ def _without_result(
         spec=piece.spec,
         status=status,
         code_fingerprint=piece.code_fingerprint,
-        provenance=provenance(started_at, piece.command, piece.engine, trace),
+        provenance=provenance(started_at, piece.command, piece.engine, traceback=trace),
         cost=cost,
         error=Failure(kind=type(error).__name__, message=_sentence(error)),
     )

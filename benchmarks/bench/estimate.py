@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from bench.plan import Cell, representation_of
+from bench.code import representation_of
+from bench.plan import Cell
 from leaderboard.record import Record
 from leaderboard.store import Store
 

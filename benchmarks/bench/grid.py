@@ -180,8 +180,7 @@ class _Tasks:
         while self._pending:
             done, _ = ray.wait(list(self._pending), timeout=POLL_SECONDS)
             self._pass_on(on_report)
-            if not done:
-                watchdog.look()
+            watchdog.work_goes_on() if done else watchdog.look()
             for reference in done:
                 index = self._pending.pop(reference)
                 try:
@@ -237,6 +236,10 @@ class _Watchdog:
         self._ray = ray
         self._head = ray.get_runtime_context().gcs_address
         self._well = self._looked = time.monotonic()
+
+    def work_goes_on(self) -> None:
+        """Where something is done all is well, whatever was seen before."""
+        self._well = time.monotonic()
 
     def look(self) -> None:
         """Look now and then.

@@ -1,4 +1,4 @@
-"""What a user may choose of how cells are run; none of it changes a result."""
+"""What a user may choose of how cells are run; none of it is part of what was asked."""
 
 from enum import StrEnum
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 
-from bench.plan import representation_of
+from bench.code import representation_of
 from bench.training import Predicted, Trained, described, keep, prepared_sites, trained_folder
 from fedcore.fingerprint import fingerprint
 from fedcore.rounds import RoundReport
@@ -45,7 +45,8 @@ def predict(
         round_s=(),
     )
     folder = trained_folder(spec, fingerprint("bench.oracle"))
-    keep(folder, trained, samples, risks)
+    if not (folder / "trained.json").is_file():
+        keep(folder, trained, samples, risks)
     return Predicted(trained, folder / "predictions.parquet")
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from bench import tuning
+from bench.code import ORACLE, training_code
 from bench.modes import CacheMode, Rerun
 from bench.suite import ALL, Entry, SuiteSpec
 from fedcore.faults.plan import FaultPlan
 from fedcore.fingerprint import fingerprint
 from fedcore.models import model as models
+from fedcore.options import check_bounds
 from fedcore.protocols import protocol as protocols
 from fedcore.strategies import strategy as strategies
 from fedcore.task import Task, load_task
@@ -34,8 +36,6 @@ from leaderboard.store import Found, Store
 from sites.errors import InputError
 from sites.site import Site
 
-ORACLE = "oracle"
-TRAINING_MODULES = ("bench.training", "fedcore.federation", "fedcore.prepare")
 SCORING_MODULES = ("bench.cell", *metrics.modules())
 
 
@@ -171,8 +171,10 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
                 known |= own
                 if suite.tune is not None:
                     fixed = {key: value for key, value in entry.config.items() if key in own}
-                    tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges, fixed)
+                    for tried in tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges, fixed):
+                        check_bounds(tried)
                     tunable |= tuning.declared_ranges(model, chosen, kind).keys()
+            check_bounds(entry.config)
             unknown = sorted(set(entry.config) - known)
             if unknown:
                 raise InputError(
@@ -199,26 +201,6 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
         raise InputError(f"suite {suite.name}: --only leaves no cell; no model in it goes with such a strategy")
     for task in suite.tasks:
         load_task(task)
-
-
-def representation_of(model: str, protocol: str | None = None) -> str:
-    """The representation in which a cell of this model wants its samples; the oracle looks at none of it."""
-    if protocol is not None:
-        return protocols.load(protocol).representation
-    return "tabular" if model == ORACLE else models.load(model).representation
-
-
-def training_code(model: str, strategy: str, protocol: str | None) -> str:
-    """The fingerprint of the code that makes a cell's predictions."""
-    rules = None if protocol is None else protocols.load(protocol)
-    meant = (model, strategy) if rules is None else (rules.model(model), rules.strategy(strategy))
-    chosen = [models.module(meant[0]), strategies.module(meant[1])]
-    if protocol is not None:
-        chosen.append(protocols.module(protocol))
-    shown = representation_of(model, protocol)
-    shown = shown if ":" not in shown else shown.partition(":")[0]
-    shown = shown if "." in shown else f"fedcore.features.{shown}"
-    return fingerprint(*TRAINING_MODULES, *chosen, shown)
 
 
 @cache

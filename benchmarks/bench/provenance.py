@@ -65,14 +65,24 @@ def _cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def provenance(started_at: str, command: str, engine: str, traceback: str | None = None) -> Provenance:
-    """Everything about this run that is no part of its result."""
+def provenance(
+    started_at: str, command: str, engine: str, device: str | None = None, traceback: str | None = None
+) -> Provenance:
+    """Everything about this run that is no part of its result.
+
+    Args:
+        started_at: when.
+        command: the command line.
+        engine: where the federation ran, or was to run.
+        device: what its networks trained on; None: what was asked for, since it never came to training.
+        traceback: of what ended it.
+    """
     return Provenance(
         code=code(),
         python=sys.version.split()[0],
         packages=dict(libraries()),
         hardware=hardware(),
-        determinism={"threads": 1, "engine": engine, "device": os.environ.get(DEVICE, "auto")},
+        determinism={"threads": 1, "engine": engine, "device": device or os.environ.get(DEVICE, "auto")},
         started_at=started_at,
         finished_at=now(),
         command=command,

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import Piece, run_cell
+from bench.code import representation_of
 from bench.estimate import longest_first
 from bench.grid import Grid
 from bench.modes import CacheMode, Rerun
-from bench.plan import Cell, cell_code, is_pending, representation_of
+from bench.plan import Cell, cell_code, is_pending
 from bench.progress import Watch
 from bench.provenance import now, provenance
 from leaderboard.measured import Cost
@@ -127,7 +128,7 @@ def _died(piece: Piece, error: str, trace: str | None) -> Record:
         spec=piece.spec,
         status="failed",
         code_fingerprint=piece.code_fingerprint,
-        provenance=provenance(now(), piece.command, piece.engine, trace),
+        provenance=provenance(now(), piece.command, piece.engine, traceback=trace),
         cost=Cost(wall_s=0.0),
         error=Failure(kind="WorkerDied", message=error or "the worker process ended without a word"),
     )

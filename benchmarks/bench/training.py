@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from bench.claim import claimed
-from bench.plan import representation_of, training_code
+from bench.code import representation_of, training_code
 from fedcore.cohort import CannotServe
 from fedcore.errors import CheckpointError, FederationError
 from fedcore.federation import FederationRequest, FederationResult, run_federation
@@ -57,7 +57,7 @@ RELEASED = {
 
 
 class Trained(BaseModel):
-    """What training came to, beside the predictions."""
+    """What training came to, beside the predictions; `engine` and `device` are where it ran."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,6 +67,8 @@ class Trained(BaseModel):
     bytes_up: int
     bytes_down: int
     round_s: tuple[float, ...]
+    engine: str = "inline"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,8 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
             round_s=tuple(report.seconds for report in result.rounds),
+            engine=result.engine,
+            device=result.device,
         )
         if not (reuse and (folder / "trained.json").is_file()):  # else the other process was faster
             keep(folder, trained, samples, result.predictions)
@@ -205,7 +209,7 @@ def _federation(
                 raise
             shutil.rmtree(checkpoint)
             return run_federation(samples, request, folder=checkpoint, on_round=on_round)
-    except FederationError:
+    except (FederationError, InputError):
         if checkpoint is not None:
             shutil.rmtree(checkpoint, ignore_errors=True)
         raise
@@ -315,5 +319,9 @@ def keep(folder: Path, trained: Trained, samples: Sequence[SiteSamples], predict
         pl.concat(frames).write_parquet(whole / "predictions.parquet")
         (whole / "trained.json").write_text(trained.model_dump_json(), encoding="utf-8")
         with suppress(FileNotFoundError):
-            folder.rename(Path(work) / "former")  # who reads it meanwhile finds it a moment later
-        whole.rename(folder)
+            folder.rename(Path(work) / "former")
+        try:
+            whole.rename(folder)
+        except OSError:
+            if not (folder / "trained.json").is_file():  # else another process was faster, with the same content
+                raise

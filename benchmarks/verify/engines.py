@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import Piece, run_cell
-from bench.plan import Choice, make_plan, representation_of
+from bench.code import representation_of
+from bench.plan import Choice, make_plan
 from bench.suite import Entry, SuiteSpec, Tune
 from bench.training import _request, prepared_sites
 from fedcore.engines import simulation

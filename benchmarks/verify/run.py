@@ -1,7 +1,7 @@
 """`make verify`: the claims that take too long for `make test`, each with its figures in docs/verification.md.
 
-Claims are checked through the command line, as a user would. The exit code is 1 if one does not hold. `--only` checks
-one kind anew and leaves the others as they were.
+Claims are checked through the command line, as a user would, but for the two engines (`engines.py`). The exit code is 1
+if one does not hold. `--only` checks one kind anew and leaves the others as they were.
 """
 
 import argparse

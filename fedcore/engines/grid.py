@@ -36,8 +36,8 @@ SITE_FAILED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 MEMORY_LOST = 451
 """The code of the error of a site that does not remember what it should: nothing can go on from there."""
 
-MEMORY_FULL = 452
-"""The code of the error of a site that cannot write down what it is to remember."""
+SHORTAGE = 452
+"""The code of the error of a site whose machine has run out of disk or memory: its hospital has not failed."""
 
 
 class Dropped(NamedTuple):
@@ -366,7 +366,7 @@ class SiteGrid(Grid):
 
 def _memory_fails(reply: Message) -> bool:
     """Whether nothing can go on, and the next attempt has to find out anew."""
-    return reply.has_error() and reply.error.code in (MEMORY_LOST, MEMORY_FULL)
+    return reply.has_error() and reply.error.code in (MEMORY_LOST, SHORTAGE)
 
 
 def _replayed(message: Message, answer: Answer) -> Message:

@@ -25,7 +25,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedcore.checkpoint import SITES, journal
 from fedcore.client import Desk, client_app
 from fedcore.environment import CLOSED_PROXY, SETTINGS
-from fedcore.errors import FederationError
+from fedcore.errors import EngineError, FederationError
 from fedcore.memory import SiteMemory
 from fedcore.plan import plan_of
 from fedcore.request import FederationRequest
@@ -89,7 +89,7 @@ def run(
         The outcomes, and what each site remembers of each federation.
 
     Raises:
-        FederationError: the engine failed; whatever a federation raises is raised here.
+        EngineError: the engine ended before the federation did; whatever a federation raises is raised here.
     """
     place = folder or home() / "checkpoints"  # patient data, which has one place, also when nobody is left to tidy up
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,9 +148,7 @@ def _apart(job: _Job, on_round: OnRound) -> list[Outcome]:
             process.kill()
             process.join()
     if len(outcomes) < len(job.requests):
-        raise FederationError(
-            f"Flower's simulation engine ended with code {process.exitcode} before the federation did"
-        )
+        raise EngineError(f"Flower's simulation engine ended with code {process.exitcode} before the federation did")
     return outcomes
 
 

@@ -113,4 +113,4 @@ REPRESENTATIONS = Registry[Representation](
     of_a_user=_of_a_user,
 )
 
-names, load = REPRESENTATIONS.names, REPRESENTATIONS.load
+names, module, load = REPRESENTATIONS.names, REPRESENTATIONS.module, REPRESENTATIONS.load

@@ -53,6 +53,11 @@ def test_a_broken_suite_file_gets_one_sentence_with_the_place(tmp_path: Path, te
         ("{model: gru, strategies: [fedbest]}", "unknown strategy 'fedbest'; expected one of local, pooled, external"),
         ("{model: trees, strategies: [fedavg]}", "strategy 'fedavg' needs"),
         ("{model: gru, strategies: [fedavg], config: {lr: 1}}", "unknown hyperparameter 'lr' of gru"),
+        ("{model: gru, strategies: [fedavg], config: {epochs: 0}}", "option 'epochs' is 0; expected a whole number"),
+        (
+            "{model: gru, strategies: [fedavg], config: {dropout: 1.0}}",
+            "option 'dropout' is 1.0; expected a number of at least 0 and below 1",
+        ),
         (
             "{model: logistic, strategies: [pooled], config: {epochs: 2}}",
             "unknown hyperparameter 'epochs' of logistic with pooled; expected l2",

@@ -9,9 +9,10 @@ import pytest
 
 from bench.training import RELEASED, _federation, _releases, _training
 from fedcore.engines.grid import Dropped
-from fedcore.errors import CheckpointError, FederationError, StorageError
+from fedcore.errors import CheckpointError, EngineError, FederationError, StorageError
 from fedcore.federation import FederationRequest, FederationResult
 from fedcore.rounds import RoundReport, Trial
+from sites.errors import InputError
 
 TRIALS = [
     Trial({"l2": 0.1}, 2, 0.5, 2),
@@ -64,7 +65,9 @@ def test_answers_that_did_not_count_are_those_of_the_chosen_trial_one_entry_a_re
     ("raised", "calls", "kept"),
     [
         ([FederationError("every site failed")], 1, False),
+        ([InputError("Krum needs more sites")], 1, False),
         ([StorageError("the disk is full")], 1, True),
+        ([EngineError("ended with code -9")], 1, True),
         ([KeyboardInterrupt()], 1, True),
         ([CheckpointError("of another federation"), None], 2, True),
         ([CheckpointError("of another federation"), FederationError("every site failed")], 2, False),

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mylayers.py").write_text("layer = 1\n")
     (tmp_path / "unrelated.py").write_text("x = 1\n")
     monkeypatch.chdir(tmp_path)
-    for cached in (module._source, module._imports, module._room):
+    for cached in (module._source, module._imports, module._folders):
         cached.cache_clear()
     return tmp_path
 
@@ -40,7 +41,7 @@ def test_the_tables_beside_a_module_of_ours_count(project: Path, monkeypatch: py
     (project / "sites" / "errors.py").write_text("x = 1\n")
     table = project / "sites" / "concepts.yaml"
     table.write_text("a: 1")
-    monkeypatch.setattr(module, "_room", lambda _name: project)
+    monkeypatch.setattr(module, "_folders", lambda _name: [project])
     module._source.cache_clear()
     before = fingerprint("mymodel")
     table.write_text("a: 2")
@@ -65,3 +66,18 @@ def test_a_users_package_counts_with_its_init_and_what_it_imports_relatively(pro
     (package / "other.py").write_text("x = 1\n")
     names = {"mylab", "mylab.started", "mylab.rules", "mylab.deep", "mylab.deep.beside", "mylab.deep.other"}
     assert set(reached(["mylab.deep.mine"])) == {*names, "mylab.deep.mine"}
+
+
+def test_an_installed_package_counts_where_a_module_of_it_is_named_and_only_then(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path_factory.mktemp("installed")
+    (installed / "mylab").mkdir()
+    (installed / "mylab" / "__init__.py").write_text("")
+    (installed / "mylab" / "strategies.py").write_text("from mylab.rules import RULE\nimport numpy\n")
+    (installed / "mylab" / "rules.py").write_text("RULE = 1\n")
+    (project / "mymodel.py").write_text("import mylab.rules\n")
+    monkeypatch.syspath_prepend(str(installed))
+    assert set(reached(["mylab.strategies"])) == {"mylab", "mylab.strategies", "mylab.rules"}
+    assert set(reached(["mymodel"])) == {"mymodel"}
+    assert "mylab" not in sys.modules, "nothing of it is imported"

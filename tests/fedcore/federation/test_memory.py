@@ -179,3 +179,11 @@ def test_a_detached_memory_outlives_its_folder(tmp_path: Path) -> None:
     assert detached.agreed == {"space": "{}"}
     assert _same(detached.read(0, 1), _parts(1))
     assert _same(detached.read(3, 2), _parts(2))
+
+
+def test_what_was_agreed_and_is_damaged_is_a_sentence(tmp_path: Path) -> None:
+    memory = SiteMemory(tmp_path, "alpha")
+    memory.agree({"space": "{}"})
+    (tmp_path / "alpha" / "agreed.json").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="what the sites agreed on is lost; delete the federation's checkpoint"):
+        SiteMemory(tmp_path, "alpha").term("space")

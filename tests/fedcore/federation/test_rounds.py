@@ -3,14 +3,16 @@
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.serverapp.strategy import FedAvg
 
-from fedcore.errors import FederationError
+from fedcore.errors import FederationError, StorageError
 from fedcore.faults.plan import FaultPlan
 from fedcore.federation import FederationRequest, FederationResult, run_federation
 from fedcore.learner import Arrays, TrainingError, log_loss
@@ -134,6 +136,29 @@ def test_a_bad_answer_is_left_out_of_its_round_which_goes_on(
     assert result.trials[0].best_round == without.trials[0].best_round == 3
     assert _bits(result) == _bits(without)
     assert [report.train_loss for report in result.rounds] == [report.train_loss for report in without.rounds]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(28, "No space left on device"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_machine_that_runs_short_is_no_hospital_that_fails(
+    error: Exception, sites: list[SiteSamples], register: Register, tmp_path: Path
+) -> None:
+    """Else the cell would end well, with another result than on a larger machine; it is kept, and goes on."""
+    deeds = {("beta", 2): _raises(error)}
+    toy = register(local=Odd(deeds))
+    request = FederationRequest(model="logistic", strategy=toy, rounds=3, settings=(STEPS,))
+    with pytest.raises(StorageError, match=r"site beta: the machine has run short \(\w+ in 'train'\); make room"):
+        run_federation(sites, request, folder=tmp_path)
+    deeds.clear()
+    assert _bits(run_federation(sites, request, folder=tmp_path)) == _bits(_run(sites, toy))
 
 
 def test_a_round_of_too_few_changes_nothing_and_the_next_begins(sites: list[SiteSamples], register: Register) -> None:
