@@ -14,10 +14,10 @@ record `fedward` (`fedcore.engines.grid`), whatever its strategy sends.
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from errno import EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -28,19 +28,25 @@ from fedcore.engines.grid import MEMORY_LOST, SHORTAGE, SITE_FAILED, TERMS
 from fedcore.engines.parcels import parcel, plain, record
 from fedcore.errors import CheckpointError, StorageError
 from fedcore.features import representation
-from fedcore.features.representation import FeatureSpace
+from fedcore.features.representation import FeatureSpace, PrivateRepresentation
 from fedcore.learner import Arrays, Learner, Setting, TrainingError, log_loss
 from fedcore.local import Local, Split, Visit
 from fedcore.memory import SiteMemory
 from fedcore.models import model
 from fedcore.models.model import ModelSpec, Sizes
+from fedcore.protection import Protection
 from fedcore.samples import SiteSamples
 from fedcore.strategies import strategy
 from fedcore.strategies.strategy import StrategySpec
+from privacy.ledger import BudgetError, Ledger, LedgerError
 from privacy.releases import messages, sketches
 from privacy.releases.messages import TOO_FEW
 from privacy.releases.sketches import ReleaseError
+from privacy.terms import Terms
 from sites.errors import InputError
+
+if TYPE_CHECKING:
+    from privacy.dpsgd import DPSGD
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +57,15 @@ class Desk:
     Args:
         samples: the site's.
         memory: what the site remembers of this federation.
+        terms: on which the site gives up some of its patients' privacy; None: it takes part without noise.
+        seed: the cell's, for noise that is seeded.
     """
 
-    def __init__(self, samples: SiteSamples, memory: SiteMemory) -> None:
+    def __init__(self, samples: SiteSamples, memory: SiteMemory, terms: Terms | None = None, seed: int = 0) -> None:
         self.samples = samples
         self.memory = memory
+        self._terms = terms
+        self._seed = seed
         self._spaces: dict[str, FeatureSpace] = {}
         self._splits: dict[tuple[str, str], Split] = {}
 
@@ -66,8 +76,18 @@ class Desk:
             space = self.space
             chosen = self.samples.in_split(name)
             encoded = representation.load(space.representation).encode(chosen, space)
-            self._splits[key] = Split(encoded, chosen.label, _patients(chosen))
+            patient = np.unique(chosen.patient_id, return_inverse=True)[1].astype(np.int64)
+            self._splits[key] = Split(encoded, chosen.label, patient)
         return self._splits[key]
+
+    @cached_property
+    def protection(self) -> Protection | None:
+        """What noise the site adds, and what it has spent; None: it takes part without."""
+        if self._terms is None:
+            return None
+        patients = _patients(self.samples.in_split("train"))
+        path = self.memory.place("ledger")
+        return Protection(self._terms, self.samples.site, patients, self._seed, path, expected=bool(self.memory.agreed))
 
     @property
     def space(self) -> FeatureSpace:
@@ -127,7 +147,18 @@ class Desk:
             make=self.learner,
             open_split=lambda: self.split("train"),
             memory=self.memory.read(trial, last),
+            protect=None if self.protection is None else partial(self._protect, trial, number),
         )
+
+    def _protect(self, trial: int, number: int, stream: str, setting: Setting, split: Split) -> "DPSGD":
+        if self.protection is None:
+            raise ReleaseError("the site takes part without noise")
+        return self.protection.training((trial, number, stream), setting, int(self.memory.term("rounds")), split)
+
+
+def ledgers_of(desks: Iterable[Desk]) -> dict[str, Ledger]:
+    """The ledgers of the sites that take part on terms."""
+    return {one.samples.site: one.protection.ledger for one in desks if one.protection is not None}
 
 
 def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
@@ -143,25 +174,21 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
 
     @app.query("site")
     def site(message: Message, context: Context) -> Message:
-        samples = desk(message, context).samples
-        train, tuning = samples.in_split("train"), samples.in_split("tuning")
-        events = _patients(tuning.take(tuning.label))
-        others = _patients(tuning) - events  # with no event at all: of who has both outcomes nobody is told
-        # both or neither: of the total and one of them the other would be known
-        told = messages.released(events) > 0 and messages.released(others) > 0
-        numbers = {
-            "train": len(train) if messages.released(_patients(train)) else 0,
-            "tuning": messages.released(_patients(tuning)),
-            "tuning-events": events if told else 0,
-            "tuning-non-events": others if told else 0,
-        }
-        return _reply(message, numbers=numbers, texts={"site": samples.site})
+        here = desk(message, context)
+        return _reply(message, numbers=_introduction(here), texts={"site": here.samples.site})
 
     @app.query("statistics")
     def statistics(message: Message, context: Context) -> Message:
         chosen = representation.load(str(parcel(message.content).texts["representation"]))
-        drawn = sketches.pack(chosen.sketch(desk(message, context).samples.in_split("train")))
-        return _reply(message, arrays={"arrays": drawn})
+        here = desk(message, context)
+        training = here.samples.in_split("train")
+        if here.protection is None:
+            drawn = chosen.sketch(training)
+        elif isinstance(chosen, PrivateRepresentation):
+            drawn = chosen.sketch_privately(training, *here.protection.statistics())
+        else:
+            raise InputError(f"representation '{chosen.name}' cannot be agreed on privately yet; expected tabular")
+        return _reply(message, arrays={"arrays": sketches.pack(drawn)})
 
     @app.query("space")
     def space(message: Message, context: Context) -> Message:
@@ -187,6 +214,8 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
             "loss-sum": update.loss * weight,
             "steps": update.steps,
         }
+        if here.protection is not None:  # stays are the patients' own, and a loss would be one release more
+            numbers |= {"num-examples": weight, "loss-weight": 0, "loss-sum": 0.0}
         sent = (key for key, entry in message.content.items() if isinstance(entry, ArrayRecord))
         name = next((key for key in sent if key not in visit.beside), "arrays")
         return _reply(message, arrays={name: update.arrays, **update.beside}, numbers=numbers)
@@ -195,7 +224,8 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
     def evaluate(message: Message, context: Context) -> Message:
         here = desk(message, context)
         split = here.split("tuning")
-        if messages.released(split.patients) == 0:  # a sum over so few would be nearly a patient's own
+        few = messages.released(split.patients) == 0  # a sum over so few would be nearly a patient's own
+        if few or here.protection is not None:
             return _reply(message, numbers={"num-examples": 0, "loss-sum": 0.0})
         visit = here.visit(message)
         if not here.strategy.whole and not visit.memory:  # nobody predicts with a part that was never trained
@@ -227,7 +257,7 @@ def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Me
         return reply
     except (CheckpointError, StorageError) as error:
         reason, code = str(error), MEMORY_LOST if isinstance(error, CheckpointError) else SHORTAGE
-    except (TrainingError, ReleaseError, InputError) as error:
+    except (TrainingError, ReleaseError, BudgetError, LedgerError, InputError) as error:
         reason = str(error)  # written to be read outside
     except Exception as error:  # whatever a site's code raises must become a reply
         log.debug("failed in '%s'", action, exc_info=True)  # stays at the site: it may show values
@@ -235,6 +265,23 @@ def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Me
         if _short(error):
             code, reason = SHORTAGE, f"the machine has run short ({type(error).__name__} in '{action}'); make room"
     return Message(Error(code, reason), reply_to=message)
+
+
+def _introduction(here: Desk) -> dict[str, Any]:
+    """How much a site would weigh, and whether its tuning split can help to choose."""
+    train, tuning = here.samples.in_split("train"), here.samples.in_split("tuning")
+    if here.protection is not None:  # how many patients a site has is public, and nothing else about them
+        return {"train": messages.released(_patients(train)), "tuning": 0, "tuning-events": 0, "tuning-non-events": 0}
+    events = _patients(tuning.take(tuning.label))
+    others = _patients(tuning) - events  # with no event at all: of who has both outcomes nobody is told
+    # both or neither: of the total and one of them the other would be known
+    told = messages.released(events) > 0 and messages.released(others) > 0
+    return {
+        "train": len(train) if messages.released(_patients(train)) else 0,
+        "tuning": messages.released(_patients(tuning)),
+        "tuning-events": events if told else 0,
+        "tuning-non-events": others if told else 0,
+    }
 
 
 def _short(error: Exception) -> bool:

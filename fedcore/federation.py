@@ -18,7 +18,7 @@ import torch
 from flwr.app import Context
 
 from fedcore.checkpoint import SITES, journal
-from fedcore.client import Desk, client_app
+from fedcore.client import Desk, client_app, ledgers_of
 from fedcore.engines import inline
 from fedcore.errors import CheckpointError, FederationError, StorageError
 from fedcore.learners.device import device
@@ -30,6 +30,7 @@ from fedcore.request import Engine, FederationRequest
 from fedcore.rounds import OnRound, RoundReport
 from fedcore.samples import SiteSamples
 from fedcore.server import Outcome, server_app
+from privacy.ledger import Ledger
 from sites.errors import InputError
 
 __all__ = [
@@ -53,12 +54,14 @@ class FederationResult(Outcome):
         predictions: by site, external ones included: float64 [n], the probability of each of its samples, in their
             order. They stay with the runner. `local` predicts for each site that has a model, and for none else; so
             does a strategy under which each site keeps a part of the model to itself.
+        ledgers: of the sites that took part on terms (`FederationRequest.privacy`); they stay with the runner.
         device: what networks trained on, `cpu` or `cuda`.
         engine: where it ran; an anchor, or a federation of one site, runs in process whatever was asked for.
         by_site: under `local` and `external`, each site's own training.
     """
 
     predictions: Mapping[str, np.ndarray]
+    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     engine: Engine = "inline"
     device: str = "cpu"
     by_site: "Mapping[str, FederationResult]" = field(default_factory=dict)
@@ -141,10 +144,13 @@ def _alone(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
     sizes = {one.site: int(np.sum(one.split == "train")) for one in training if one.site in results}
     largest = sorted(sizes, key=lambda site: (-sizes[site], site))
     found = {}
+    taken: dict[str, frozenset[str]] = {}
     for one in scored:
         sources = [site for site in largest if site != one.site] if takes_over else [one.site]
         if sources and sources[0] in results and one.site in results[sources[0]].predictions:
             found[one.site] = results[sources[0]].predictions[one.site]
+            if takes_over:
+                taken[sources[0]] = frozenset({"model"})
     if not found:
         raise InputError("only one site can train, and no other takes its model over; expected two at least")
     return FederationResult(
@@ -155,6 +161,7 @@ def _alone(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
         trials=[replace(trial, site=name) for name, result in results.items() for trial in result.trials],
         rounds=[replace(report, site=name) for name, result in results.items() for report in result.rounds],
         skipped=skipped,
+        answered=taken,
         device=next(iter(results.values())).device,
         by_site=results,
     )
@@ -174,20 +181,22 @@ class _Named:
 def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamples]) -> FederationResult:
     """A federation of `training`, in order, and its predictions for `scored`."""
     memories = None if run.folder is None else run.folder / SITES
+    ledgers: Mapping[str, Ledger]
     engine: Engine = "simulation" if run.request.engine == "simulation" and len(training) > 1 else "inline"
     if engine == "simulation":
         from fedcore.engines import simulation
 
         remembered: Mapping[str, SiteMemory]
-        (outcome,), (remembered,) = simulation.run(training, [run.request], run.on_round, run.folder)
+        (outcome,), (remembered,), (ledgers,) = simulation.run(training, [run.request], run.on_round, run.folder)
     else:
-        outcome, remembered = _in_process(run, training, memories)
+        outcome, remembered, ledgers = _in_process(run, training, memories)
     return FederationResult(
         predictions={
             one.site: predictions(run.plan, outcome, one, remembered)
             for one in scored
             if run.plan.strategy.whole or outcome.remembered.get(one.site, 0) > 0
         },
+        ledgers=ledgers,
         engine=engine,
         device=device().type if run.plan.model.kind == "network" else "cpu",
         **vars(outcome),
@@ -196,8 +205,8 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
 
 def _in_process(
     run: _Run, training: Sequence[SiteSamples], memories: Path | None
-) -> tuple[Outcome, Mapping[str, SiteMemory]]:
-    desks = [Desk(samples, SiteMemory(memories, samples.site)) for samples in training]
+) -> tuple[Outcome, Mapping[str, SiteMemory], Mapping[str, Ledger]]:
+    desks = [Desk(one, SiteMemory(memories, one.site), run.plan.terms, run.plan.seed) for one in training]
     outcomes: list[Outcome] = []
 
     def open_desk(context: Context, federation: str) -> Desk:
@@ -206,7 +215,7 @@ def _in_process(
     with journal(run.folder, run.request, training) as answered:
         server = server_app(run.plan, outcomes.append, run.on_round, answered)
         inline.run(server, client_app(open_desk), len(training))
-    return outcomes[0], {desk.samples.site: desk.memory for desk in desks}
+    return outcomes[0], {desk.samples.site: desk.memory for desk in desks}, ledgers_of(desks)
 
 
 @contextmanager

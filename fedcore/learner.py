@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from privacy.dpsgd import DPSGD
 
 Arrays = Mapping[str, np.ndarray]
 """A model as it travels: named arrays, in the model's order."""
@@ -150,6 +153,21 @@ class Learner(Protocol):
 
     def predict(self, arrays: Arrays, encoded: Encoded) -> np.ndarray:
         """Float64 [n]: the probability of the positive label, each in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class PrivateLearner(Protocol):
+    """A learner that can train with patient-level differential privacy."""
+
+    def fit_privately(
+        self, arrays: Arrays, encoded: Encoded, label: np.ndarray, how: "DPSGD", seed: int, objective: Objective = PLAIN
+    ) -> Fit:
+        """Train as `how` says; `Fit.loss` is NaN, for it would be one more release.
+
+        Raises:
+            TrainingError: the model or the objective cannot be trained so.
+        """
         ...
 
 

@@ -6,13 +6,16 @@ arrays, the site's training samples, and what the site remembers of earlier roun
 
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from fedcore.learner import PLAIN, Arrays, Encoded, Fit, Learner, Objective, Setting, TrainingError
+from fedcore.learner import PLAIN, Arrays, Encoded, Fit, Learner, Objective, PrivateLearner, Setting, TrainingError
 from fedcore.models.model import ModelSpec
 from fedcore.streams import draw_seed
+
+if TYPE_CHECKING:
+    from privacy.dpsgd import DPSGD
 
 MOMENTS = "moments"
 """Where a site's optimiser is remembered."""
@@ -23,7 +26,13 @@ class Split(NamedTuple):
 
     encoded: Encoded
     label: np.ndarray
-    patients: int
+    patient: np.ndarray
+    """int64 [n]: whose each sample is, from 0."""
+
+    @property
+    def patients(self) -> int:
+        """How many they are."""
+        return int(self.patient.max()) + 1 if len(self.patient) else 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class Visit:
         make: makes the model's learner for a setting.
         open_split: the training samples, encoded when they are first asked for.
         memory: what the site remembers; what is put here is there in the trial's next round. It never leaves.
+        protect: makes the DP-SGD with which the setting is trained, and has written its spend down; None: there is no
+            noise.
     """
 
     site: str
@@ -72,6 +83,7 @@ class Visit:
     make: Callable[[Setting], Learner]
     open_split: Callable[[], Split]
     memory: MutableMapping[str, Arrays]
+    protect: "Callable[[str, Setting, Split], DPSGD] | None" = None
 
     @property
     def split(self) -> Split:
@@ -103,8 +115,11 @@ class Visit:
         Raises:
             TrainingError: the loss is not a number.
         """
-        learner = self.make({**self.setting, **(change or {})})
+        setting = {**self.setting, **(change or {})}
+        learner = self.make(setting)
         split = self.split
+        if self.protect is not None:
+            return self._private(learner, self.protect(stream, setting, split), arrays, objective, stream)
         fit = learner.fit(
             self.arrays if arrays is None else arrays,
             split.encoded,
@@ -116,6 +131,13 @@ class Visit:
         if fit.memory:
             self.memory[moments] = fit.memory
         return fit
+
+    def _private(self, learner: Learner, how: "DPSGD", arrays: Arrays | None, objective: Objective, stream: str) -> Fit:
+        if not isinstance(learner, PrivateLearner):
+            raise TrainingError("this model cannot be trained with noise; expected a network")
+        split = self.split
+        start = self.arrays if arrays is None else arrays
+        return learner.fit_privately(start, split.encoded, split.label, how, self.seed(stream), objective)
 
 
 class Local(Protocol):

@@ -34,6 +34,10 @@ class SiteMemory:
         self._agreed: dict[str, str] = {}
         self._versions: dict[tuple[int, int], Mapping[str, Arrays]] = {}
 
+    def place(self, name: str) -> Path | None:
+        """Where the site keeps a file of its own beside its memory; None: it remembers in this process only."""
+        return None if self._folder is None else self._folder / name
+
     def detached(self) -> "SiteMemory":
         """A copy in this process, which outlives the folder."""
         copy = SiteMemory(None, "")

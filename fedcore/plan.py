@@ -13,6 +13,7 @@ from fedcore.request import FederationRequest
 from fedcore.strategies import strategy
 from fedcore.strategies.strategy import StrategySpec
 from fedcore.streams import draw_seed
+from privacy.terms import Terms
 from sites.errors import InputError
 
 
@@ -36,6 +37,7 @@ class Plan:
         min_sites: the fewest sites whose answers make a round.
         fraction: the share of sites that is asked in a round.
         faults: what goes wrong on purpose.
+        terms: on which the sites take part; None: without noise.
     """
 
     model: ModelSpec
@@ -53,6 +55,7 @@ class Plan:
     min_sites: int = 1
     fraction: float = 1.0
     faults: FaultPlan | None = None
+    terms: Terms | None = None
 
 
 def plan_of(request: FederationRequest) -> Plan:
@@ -67,6 +70,8 @@ def plan_of(request: FederationRequest) -> Plan:
     spec, chosen = model.load(model_name), strategy.load(strategy_name)
     strategy.check(request.model, spec, strategy_name)
     kind = strategy.recipe(request.strategy)
+    if request.privacy is not None:
+        kind = private_recipe(request.strategy, chosen, request.settings is not None)
     recipe = spec.recipe(kind)
     for setting in (request.config, *(request.settings or ())):
         refuse_unknown(spec, kind, request.strategy, chosen, setting)
@@ -91,7 +96,28 @@ def plan_of(request: FederationRequest) -> Plan:
         min_sites=1 if anchor else request.min_sites,
         fraction=1.0 if anchor else request.fraction,
         faults=None if anchor else request.faults,
+        terms=request.privacy,
     )
+
+
+def private_recipe(name: str, chosen: StrategySpec, tuned: bool) -> str:
+    """The recipe by which a strategy trains with patient-level privacy.
+
+    Raises:
+        InputError: it cannot, or settings are to be tried, of which each would have to be paid for.
+    """
+    if name in strategy.ANCHORS:
+        raise InputError(f"anchor '{name}' is no federation and knows no privacy; expected a federated strategy")
+    if not chosen.private:
+        raise InputError(
+            f"strategy '{name}' cannot be trained with patient-level privacy: its sites send more than follows from a "
+            "noised model; choose fedavg, fedprox, scaffold or the like"
+        )
+    if tuned:
+        raise InputError(
+            "settings cannot be tuned with patient-level privacy yet: each trial would have to be paid for"
+        )
+    return "private"
 
 
 def refuse_unknown(spec: ModelSpec, kind: str, name: str, chosen: StrategySpec, setting: Setting) -> None:

@@ -39,7 +39,7 @@ def predictions(plan: Plan, outcome: Outcome, samples: SiteSamples, memories: Ma
 
     def training_split() -> Split:
         chosen = samples.in_split("train")
-        return Split(shown.encode(chosen, space), chosen.label, len(np.unique(chosen.patient_id)))
+        return Split(shown.encode(chosen, space), chosen.label, np.unique(chosen.patient_id, return_inverse=True)[1])
 
     arrays: Arrays = outcome.arrays
     memory = memories.get(samples.site)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedcore.faults.plan import FaultPlan
+from privacy.terms import Terms
 
 Engine = Literal["inline", "simulation"]
 
@@ -23,6 +24,7 @@ class FederationRequest(BaseModel):
         min_sites: the fewest sites whose answers make a round; a strategy may need more.
         fraction: the share of the sites that is asked in a round.
         faults: what goes wrong on purpose; anchors suffer none of it.
+        privacy: the terms on which each site takes part; None: without noise. Anchors know none.
         protocol: another body of rules for data, models and strategies: a name of `fedcore.protocols`.
         engine: where the federation runs; anchors always run in process.
     """
@@ -38,5 +40,6 @@ class FederationRequest(BaseModel):
     min_sites: int = Field(default=1, ge=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
     faults: FaultPlan | None = None
+    privacy: Terms | None = None
     protocol: str | None = None
     engine: Engine = "inline"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedcore.engines.grid import SiteGrid, Turn, seeded_sampling
@@ -165,7 +165,7 @@ class Search:
         tuning: list[Message] = []
         if len(replies) >= needed:
             with self._the_strategys(number, "train"):
-                arrays, _ = strategy.aggregate_train(number, replies)
+                arrays = _model_of(strategy.aggregate_train(number, replies))
             if arrays is not None:
                 self._arrays = arrays
             with self._the_strategys(number, "evaluate"):
@@ -225,6 +225,22 @@ class Search:
             raise FederationError(
                 f"strategy '{self._plan.strategy_name}' failed in round {number}: {type(error).__name__}: {error}"
             ) from error
+
+
+def _model_of(made: object) -> ArrayRecord | None:
+    """The model that a strategy's `aggregate_train` returned.
+
+    Raises:
+        TypeError: it returned something else.
+    """
+    if isinstance(made, tuple) and len(made) == 2:
+        arrays = made[0]
+        if arrays is None or isinstance(arrays, ArrayRecord):
+            return arrays
+        made = arrays
+    raise TypeError(
+        f"aggregate_train returned {type(made).__name__}; expected (ArrayRecord or None, MetricRecord or None)"
+    )
 
 
 def _shown(setting: Setting, plan: Plan) -> str:

@@ -48,7 +48,8 @@ class Outcome:
         rounds: all rounds run.
         skipped: sites that took no part in training, and why.
         dropped: answers that did not count, of all trials.
-        answered: by site, the actions (`train`, `query.statistics`, ...) that it ever answered, external sites not.
+        answered: by training site, the actions (`train`, `query.statistics`, ...) to which it ever said anything of its
+            patients; under `external`, `model` of those whose model another takes over.
         own_start: the strategy ran through a `start` of its own, which begins anew when it is killed.
         bytes_up: payload the sites sent in all rounds of all settings, statistics included.
         bytes_down: payload they got.
@@ -118,11 +119,15 @@ def federate(
         grid.suffers(plan.faults.draw(plan.seed, grid.sites))
     told = {name: sum(grid.introductions[site][name] for site in grid.sites) for name in _TUNING}
     tuned = told["tuning"] >= MIN_TUNING_PATIENTS or min(told[name] for name in _TUNING[1:]) >= MIN_TUNING_EVENTS
+    tuned = tuned and plan.terms is None
     turns = plan.strategy.turns(len(grid.sites))
     if tuned:
         settings, rounds = plan.settings, plan.rounds * turns
         patience = None if plan.patience is None else plan.patience * turns
         selection = f"lowest tuning log loss of {len(settings)} settings, at most {rounds} rounds each"
+    elif plan.terms is not None:
+        settings, rounds, patience = (plan.untuned,), plan.untuned_rounds * turns, None
+        selection = "declared defaults: with patient-level privacy nothing is chosen on patients"
     else:
         settings, rounds, patience = (plan.untuned,), plan.untuned_rounds * turns, None
         selection = (
@@ -186,6 +191,7 @@ def _agree(grid: SiteGrid, plan: Plan) -> tuple[FeatureSpace, dict[str, str]]:
         "recipe": plan.recipe,
         "strategy": plan.strategy_name,
         "space": space.to_json(),
+        "rounds": str(plan.untuned_rounds),
     }
     agreed, refused = grid.ask("query.space", terms)
     grid.keep(agreed)

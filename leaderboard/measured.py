@@ -154,6 +154,32 @@ class Release(Block):
         return self
 
 
+class Spend(Block):
+    """Gaussian releases of one kind: how often, with which noise over sensitivity, of which share of the patients."""
+
+    phase: Name
+    noise_multiplier: float = Field(gt=0)
+    sampling_rate: float = Field(gt=0, le=1)
+    count: Count
+
+
+class SitePrivacy(Block):
+    """What one site's ledger came to.
+
+    `epsilon` at `delta` covers everything that the site released of its training patients; `opinions` are what other
+    accountants say of the same. With `seeded` noise whoever knows the seed can subtract it: nothing is claimed.
+    """
+
+    site: Name
+    unit: Literal["patient"] = "patient"
+    epsilon: float = Field(ge=0)
+    delta: float = Field(gt=0, lt=1)
+    accountant: Name
+    noise: Literal["cryptographic", "seeded, no privacy claim"]
+    opinions: dict[str, float | None] = Field(default_factory=dict)
+    spends: Many[Spend] = ()
+
+
 class Predictions(Block):
     """The predictions stay under FEDWARD_HOME; their hash lets an audit find out later whether they are the ones."""
 

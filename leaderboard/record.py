@@ -1,4 +1,4 @@
-"""The result record `fedward.result/2`: one file a cell, canonical JSON, evidence that can be traced and compared.
+"""The result record `fedward.result/3`: one file a cell, canonical JSON, evidence that can be traced and compared.
 
 Four hashes, each of another thing: `cell_id` of what was asked (`spec`); `run_id` names one execution (a ULID);
 `record_sha256` of the whole body, for integrity; `result_sha256` of all but `run_id`, `provenance`, `cost` and
@@ -21,7 +21,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_valid
 
 from leaderboard.block import Block, Many, Name, Sha256, Text
 from leaderboard.canonical import RecordError, canonical_json, sha256_of
-from leaderboard.measured import Check, Cost, Data, Predictions, Provenance, Release, Training
+from leaderboard.measured import Check, Cost, Data, Predictions, Provenance, Release, SitePrivacy, Training
 from leaderboard.metric import Interval, Metric, Scope
 from leaderboard.spec import Spec, cell_id, training_id
 
@@ -47,9 +47,9 @@ __all__ = [
     "training_id",
 ]
 
-SCHEMA = "fedward.result/2"
+SCHEMA = "fedward.result/3"
 
-OLDER = frozenset({"fedward.result/1"})
+OLDER = frozenset({"fedward.result/1", "fedward.result/2"})
 """Schemas whose cells this version would ask otherwise, so that no migration gives them a `cell_id` of today."""
 
 NOT_THE_RESULT = frozenset({"run_id", "provenance", "cost", "record_sha256"})
@@ -78,7 +78,7 @@ class Record(Block):
     or `skipped` one has an error and no metrics.
     """
 
-    schema_: Literal["fedward.result/2"] = Field(alias="schema")
+    schema_: Literal["fedward.result/3"] = Field(alias="schema")
     cell_id: Sha256
     run_id: str = Field(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$")
     record_sha256: Sha256
@@ -91,6 +91,7 @@ class Record(Block):
     metrics: Many[Metric] = ()
     checks: Many[Check] = ()
     releases: Many[Release] = ()
+    privacy: Many[SitePrivacy] = ()
     predictions: Predictions | None = None
     provenance: Provenance
     cost: Cost
@@ -141,6 +142,7 @@ def seal(
     metrics: tuple[Metric, ...] | list[Metric] = (),
     checks: tuple[Check, ...] | list[Check] = (),
     releases: tuple[Release, ...] | list[Release] = (),
+    privacy: tuple[SitePrivacy, ...] = (),
     predictions: Predictions | None = None,
 ) -> Record:
     """Make a record of its parts: the hashes and, if none is given, the run id are filled in.
@@ -161,6 +163,7 @@ def seal(
         "metrics": metrics,
         "checks": checks,
         "releases": releases,
+        "privacy": privacy,
         "predictions": predictions,
         "provenance": provenance,
         "cost": cost,

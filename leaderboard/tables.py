@@ -41,17 +41,21 @@ class Number:
 class Row:
     """One line.
 
-    `faults`: what went wrong on purpose, by its name; None for nothing. `sites`: for `worst-site`, the sites that were
-    worst by any metric and seed, by name; for `site` and `external`, the one site.
+    `epsilon`: the budget of patient-level privacy; None for no noise. `faults`: what went wrong on purpose, by its
+    name; None for nothing. `sites`: for `worst-site`, the sites that were worst by any metric and seed, by name; for
+    `site` and `external`, the one site. `patients`: how many were scored, seed by seed; a strategy without a model for
+    some hospitals has fewer than others, with which it cannot be compared.
     """
 
     task: str
     model: str
     strategy: str
+    epsilon: float | None
     faults: str | None
     scope: ScopeKind
     sites: tuple[str, ...]
     seeds: tuple[int, ...]
+    patients: tuple[int, ...]
     numbers: Mapping[str, Number]
 
 
@@ -105,10 +109,14 @@ def _row(records: Sequence[Record], columns: Sequence[str], scope: ScopeKind, si
         task=spec.task.name,
         model=spec.model.name,
         strategy=spec.strategy.name,
+        epsilon=spec.privacy.epsilon if spec.privacy else None,
         faults=spec.federation.faults.name if spec.federation.faults else None,
         scope=scope,
         sites=tuple(sorted(site for site in named if site is not None)),
         seeds=tuple(record.spec.seed for record in records),
+        patients=tuple(
+            max((found[name].n_patients for name in columns if name in found), default=0) for found in by_record
+        ),
         numbers={name: _number([found.get(name) for found in by_record]) for name in columns},
     )
 

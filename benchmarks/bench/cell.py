@@ -102,6 +102,7 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         training=trained.training,
         metrics=metrics,
         releases=trained.releases,
+        privacy=trained.privacy,
         predictions=Predictions(sha256=_sha256(held_out), rows=sum(len(one.y) for one in held_out)),
     )
 

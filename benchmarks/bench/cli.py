@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from bench import environment, output
-from bench.commands import cohort, doctor, grid, look, site
+from bench.commands import cohort, doctor, grid, look, privacy, site
 
 typer.core.HAS_RICH = False  # with rich installed, typer 0.20 writes "\\[required]" even into plain help
 
@@ -63,6 +63,7 @@ app.command("status")(look.status)
 app.command("doctor")(doctor.doctor)
 app.command("schema")(look.schema)
 app.add_typer(site.app, name="site")
+app.add_typer(privacy.app, name="privacy")
 
 
 def _users_to_mend(error: Exception) -> str | None:

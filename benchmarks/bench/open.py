@@ -65,7 +65,8 @@ def of_suite(suite: SuiteSpec) -> list[SiteSpec]:
     if any(f"${REAL_DATA}" in text for text in suite.sites) and not folder.is_dir():
         raise InputError(
             f"suite {suite.name} reads openly licensed data from {folder}, which is no folder; set {REAL_DATA} to the "
-            f"folder that holds it, or name the sites with --site, as in: --site {suite.sites[0]}"
+            f"folder that holds it, or name the sites with --site, each as it stands in the suite's file: "
+            f"{', '.join(site.replace('$FEDWARD_REAL_DATA', 'FOLDER') for site in suite.sites)}"
         )
     return specs([text.replace(f"${REAL_DATA}", str(folder)) for text in suite.sites])
 

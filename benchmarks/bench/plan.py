@@ -15,10 +15,15 @@ from bench.modes import CacheMode, Rerun
 from bench.suite import ALL, Entry, SuiteSpec
 from fedcore.faults.plan import FaultPlan
 from fedcore.fingerprint import fingerprint
+from fedcore.learner import Setting
 from fedcore.models import model as models
+from fedcore.models.model import ModelSpec
 from fedcore.options import check_bounds
+from fedcore.plugin import is_plugin
 from fedcore.protocols import protocol as protocols
+from fedcore.rule import Roster
 from fedcore.strategies import strategy as strategies
+from fedcore.strategies.strategy import StrategySpec
 from fedcore.task import Task, load_task
 from leaderboard.evaluators import registry as metrics
 from leaderboard.record import Spec, cell_id
@@ -27,14 +32,19 @@ from leaderboard.spec import (
     EvaluationPlan,
     FaultAxis,
     FederationPlan,
+    PrivacyPlan,
     SiteRef,
     Suite,
     TaskRef,
     TunePlan,
 )
 from leaderboard.store import Found, Store
+from privacy.terms import Terms
 from sites.errors import InputError
 from sites.site import Site
+
+MANY = 1000
+"""Sites and samples of each: more than any strategy needs at least."""
 
 SCORING_MODULES = ("bench.cell", *metrics.modules())
 
@@ -58,8 +68,9 @@ class Cell:
         """For people: `task model strategy seed`, the faults and the site left out if there are any."""
         s = self.spec
         faults = f" under {s.federation.faults.name}" if s.federation.faults else ""
+        private = f" at epsilon {s.privacy.epsilon:g}" if s.privacy and s.privacy.epsilon else ""
         left_out = f" without {self.left_out}" if self.left_out else ""
-        return f"{s.task.name} {s.model.name} {s.strategy.name}{faults}{left_out} seed {s.seed}"
+        return f"{s.task.name} {s.model.name} {s.strategy.name}{private}{faults}{left_out} seed {s.seed}"
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,7 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
                 kind, chosen = strategies.recipe(name), strategies.load(_meant(suite, "strategy", name))
                 own = {*model.recipe(kind).untuned, *chosen.options}
                 known |= own
+                _try(name, chosen, {**model.recipe(kind).untuned, **chosen.options}, entry.config)
                 if suite.tune is not None:
                     fixed = {key: value for key, value in entry.config.items() if key in own}
                     for tried in tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges, fixed):
@@ -197,10 +209,23 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
         for name in asked:
             if name not in there:
                 raise InputError(f"suite {suite.name} has no {kind} {name!r}; it has: {', '.join(there)}")
+    _refuse_unscored(suite)
+    _refuse_unprotected(suite, [pair for pair in in_suite if choice.allows(*pair)])
     if not any(choice.allows(model, name) for model, name in in_suite):
         raise InputError(f"suite {suite.name}: --only leaves no cell; no model in it goes with such a strategy")
     for task in suite.tasks:
         load_task(task)
+
+
+def _try(name: str, chosen: StrategySpec, declared: Setting, config: Setting) -> None:
+    """See that a user's strategy, or one whose options the suite sets, can be made, before anything runs.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if is_plugin(name) or set(chosen.options) & set(config):
+        known = {key: value for key, value in config.items() if key in declared}
+        chosen.build(Roster(sites=MANY, samples=MANY * MANY), {**declared, **known})
 
 
 @cache
@@ -235,6 +260,7 @@ class _Asked:
     config: dict[str, int | float]
     tune: TunePlan | None
     faults: FaultAxis | None
+    privacy: PrivacyPlan | None = None
 
 
 def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
@@ -251,9 +277,62 @@ def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
             if suite.tune is not None:
                 tried = tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges, config)
                 tune = TunePlan(select="log loss on the tuning split", settings=tuple(dict(one) for one in tried))
-            axis = suite.faults if name not in strategies.ANCHORS and suite.faults else {"": None}
-            for fault, plan in axis.items():
-                yield _Asked(entry, name, config, tune, _axis(fault, plan))
+            anchor = name in strategies.ANCHORS
+            axis = suite.faults if suite.faults and not anchor else {"": None}
+            for budget in suite.epsilon if suite.epsilon and not anchor else (None,):
+                if budget is not None:
+                    if unprotected(model, chosen):
+                        continue
+                    private = {
+                        key: value for key, value in entry.config.items() if key in model.recipe("private").untuned
+                    }
+                for fault, plan in axis.items():
+                    if budget is None:
+                        yield _Asked(entry, name, config, tune, _axis(fault, plan))
+                    else:
+                        yield _Asked(entry, name, private, None, _axis(fault, plan), _privacy(budget))
+
+
+def _refuse_unscored(suite: SuiteSpec) -> None:
+    """See that the end table's columns are metrics.
+
+    Raises:
+        InputError: one is none.
+    """
+    unscored = sorted(set(suite.evaluation.columns) - set(metrics.names()))
+    if unscored:
+        expected = ", ".join(metrics.names())
+        raise InputError(f"suite {suite.name}: evaluation.columns: found {unscored[0]!r}, expected {expected}")
+
+
+def _refuse_unprotected(suite: SuiteSpec, pairs: Sequence[tuple[str, str]]) -> None:
+    """See that some pair of model and strategy can be trained with privacy, where a budget is given.
+
+    Raises:
+        InputError: none can.
+    """
+
+    def cannot(model: str, strategy: str) -> bool:
+        loaded = models.load(_meant(suite, "model", model)), strategies.load(_meant(suite, "strategy", strategy))
+        return strategy in strategies.ANCHORS or unprotected(*loaded)
+
+    if any(budget is not None for budget in suite.epsilon) and all(cannot(*pair) for pair in pairs):
+        raise InputError(
+            f"suite {suite.name}: none of its cells can be trained with patient-level privacy yet; expected model "
+            "logistic with fedavg, fedprox, scaffold or the like"
+        )
+
+
+def unprotected(model: ModelSpec, strategy: StrategySpec) -> bool:
+    """Whether the two cannot be trained with patient-level privacy yet."""
+    return model.private is None or not strategy.private or strategy.lacks(model) is not None
+
+
+def _privacy(budget: float) -> PrivacyPlan:
+    share = Terms(epsilon=budget).statistics
+    return PrivacyPlan(
+        mechanism="DP-SGD", unit="patient", epsilon=budget, accountant="pld", budget={"statistics": share}
+    )
 
 
 def _axis(name: str, plan: FaultPlan | None) -> FaultAxis | None:
@@ -275,6 +354,7 @@ def _spec(suite: SuiteSpec, asked: _Asked, task: Task, seed: int, sites: tuple[S
             faults=asked.faults,
             protocol=suite.protocol,
         ),
+        privacy=asked.privacy,
         tune=asked.tune,
         evaluation=EvaluationPlan(
             b=suite.evaluation.replicates,

@@ -77,7 +77,8 @@ class Watch:
             self._live.start()
             self._all = self._bars.add_task("starting", total=None)
         elif not self._quiet:
-            note(f"{len(self._pending)} cells to run, {self._cached} cached; samples first")
+            cells = "1 cell" if len(self._pending) == 1 else f"{len(self._pending)} cells"
+            note(f"{cells} to run, {self._cached} cached; samples first")
         return self
 
     def __exit__(

@@ -7,10 +7,11 @@ from pathlib import Path
 from bench import output
 from bench.commands.grid import FinishedCell, Number, Run, SummaryRow, varied
 from bench.run import Finished
+from bench.suite import SuiteSpec
 from leaderboard.metric import Metric, ScopeKind
 from leaderboard.record import Record, result_sha256
 from leaderboard.store import Store
-from leaderboard.tables import COLUMNS, SCOPES, Row, summary
+from leaderboard.tables import SCOPES, Row, summary
 
 WIDE = 112
 """Columns of a terminal that hold a line of the end table; in fewer, an interval stands under its value."""
@@ -18,14 +19,14 @@ WIDE = 112
 TITLES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "calibration_slope": "calibration slope"}
 
 
-def run_report(suite: str, out: Path, finished: Sequence[Finished]) -> Run:
+def run_report(suite: SuiteSpec, out: Path, finished: Sequence[Finished]) -> Run:
     """The report of a run: its cells, and one line for each model, strategy and scope."""
     store = Store(out)
     records = [one.record for one in finished]
     scopes: tuple[ScopeKind, ...] = ("external",) if any(one.cell.left_out for one in finished) else SCOPES
     with_data = [record.data for record in records if record.data is not None]
     return Run(
-        suite=suite,
+        suite=suite.name,
         records=str(out),
         data_kind=with_data[0].data_kind if with_data else None,
         cells=tuple(
@@ -37,6 +38,7 @@ def run_report(suite: str, out: Path, finished: Sequence[Finished]) -> Run:
                 task=one.record.spec.task.name,
                 model=one.record.spec.model.name,
                 strategy=one.record.spec.strategy.name,
+                epsilon=one.record.spec.privacy.epsilon if one.record.spec.privacy else None,
                 faults=one.record.spec.federation.faults.name if one.record.spec.federation.faults else None,
                 left_out=one.cell.left_out,
                 seed=one.record.spec.seed,
@@ -47,7 +49,7 @@ def run_report(suite: str, out: Path, finished: Sequence[Finished]) -> Run:
             )
             for one in finished
         ),
-        summary=tuple(_row(row) for row in summary(records, scopes=scopes)),
+        summary=tuple(_row(row) for row in summary(records, suite.evaluation.columns, scopes)),
         skipped_sites=_skipped(records),
     )
 
@@ -63,10 +65,12 @@ def _row(row: Row) -> SummaryRow:
         task=row.task,
         model=row.model,
         strategy=row.strategy,
+        epsilon=row.epsilon,
         faults=row.faults,
         scope=row.scope,
         sites=row.sites,
         seeds=row.seeds,
+        patients=row.patients,
         metrics={name: Number(**asdict(number)) for name, number in row.numbers.items()},
     )
 
@@ -80,16 +84,26 @@ def print_run(report: Run) -> None:
         for row in rows:
             of = {"worst-site": "  worst site", "external": f"  external {', '.join(row.sites)}"}.get(row.scope)
             alone = all(other.scope == row.scope for other in rows)  # sites left out one by one: there is no line above
-            strategy = f"{row.strategy} under {row.faults}" if row.faults else row.strategy
+            strategy = varied(row)
             names = [row.model, f"{strategy}{of}"] if of and alone else ["", of] if of else [row.model, strategy]
-            numbers = [_shown(row.metrics[metric]) for metric in COLUMNS]
+            numbers = [_shown(number) for number in row.metrics.values()]
             if narrow:
                 names, numbers = [of or " ".join(names)], [number.replace(" [", "\n[") for number in numbers]
             lines.append([*names, *numbers])
         seeds = len(rows[0].seeds)
         title = f"\n{task}, {report.data_kind} data, {seeds} seed{'s' if seeds > 1 else ''}, held-out patients"
         header = ["model, strategy"] if narrow else ["model", "strategy"]
-        output.print_table(title, [*header, *(TITLES[metric] for metric in COLUMNS)], lines)
+        output.print_table(
+            title, [*header, *(TITLES.get(metric, metric.replace("_", " ")) for metric in rows[0].metrics)], lines
+        )
+    for row in report.summary:
+        alike_rows = [other for other in report.summary if (other.task, other.scope) == (row.task, row.scope)]
+        most = max(sum(other.patients) for other in alike_rows)
+        if row.scope == "pooled" and sum(row.patients) < most:
+            output.say(
+                f"fewer patients: {row.model} {varied(row)} has no model for some hospitals and is scored on "
+                f"{sum(row.patients)} of {most} held-out patients of {row.task}; it cannot be compared with the others"
+            )
     reasons = {n.reason for row in report.summary for n in row.metrics.values() if n.reason}
     if report.summary:
         output.say(

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
 from fedcore.faults.plan import FaultPlan
+from leaderboard.tables import COLUMNS
 from sites.errors import InputError
 
 FOLDER = Path(__file__).parent / "suites"
@@ -51,8 +52,8 @@ class Tune(BaseModel):
 class Evaluation(BaseModel):
     """How cells are scored: bootstrap replicates and the level of the intervals.
 
-    `small_groups`: accuracy and the like also of hospitals with too few held-out patients for a value, as a published
-    benchmark on open data reports them.
+    `columns`: the metrics of the end table. `small_groups`: accuracy and the like also of hospitals with too few
+    held-out patients for a value, as a published benchmark on open data reports them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +61,7 @@ class Evaluation(BaseModel):
     replicates: Annotated[int, Field(ge=100)] = 1000
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     small_groups: bool = False
+    columns: tuple[str, ...] = Field(default=COLUMNS, min_length=1)
 
 
 class SuiteSpec(BaseModel):
@@ -77,6 +79,7 @@ class SuiteSpec(BaseModel):
         hospitals: How many embedded hospitals.
         tune: Equal tuning budgets; none: each model's own few settings.
         faults: What goes wrong on purpose, by name, none for nothing: each federated cell runs under each.
+        epsilon: Budgets of patient-level privacy under each of which each federated cell runs; none for no noise.
         min_sites: So many sites have to answer in a round.
         fraction: The share of the sites that is asked in a round.
         protocol: Another body of rules for data, models and strategies (`fedcore.protocols`).
@@ -95,6 +98,7 @@ class SuiteSpec(BaseModel):
     hospitals: Annotated[int, Field(ge=1, le=400)] = 6
     tune: Tune | None = None
     faults: dict[str, FaultPlan | None] = {}
+    epsilon: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, ...] = ()
     min_sites: Annotated[int, Field(ge=1)] = 1
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     protocol: str | None = None

@@ -7,7 +7,7 @@ evaluator retrains nothing. Predictions are patient data: they lie under FEDWARD
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from fedcore.cohort import CannotServe
 from fedcore.errors import CheckpointError, FederationError
 from fedcore.federation import FederationRequest, FederationResult, run_federation
 from fedcore.prepare import Prepared, prepare
+from fedcore.protection import STATISTICS, TRAINING
 from fedcore.protocols import protocol
 from fedcore.rounds import RoundReport
 from fedcore.rounds import Trial as Tried
@@ -35,7 +36,9 @@ from leaderboard.measured import (
     Release,
     Round,
     SiteData,
+    SitePrivacy,
     SkippedSite,
+    Spend,
     Training,
     Trial,
     least_real,
@@ -64,6 +67,7 @@ class Trained(BaseModel):
     data: Data
     training: Training
     releases: tuple[Release, ...]
+    privacy: tuple[SitePrivacy, ...] = ()
     bytes_up: int
     bytes_down: int
     round_s: tuple[float, ...]
@@ -176,11 +180,13 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
         checkpoint = home() / "checkpoints" / folder.name if mine else None
         if checkpoint and not reuse:
             shutil.rmtree(checkpoint, ignore_errors=True)
-        result = _federation(samples, _request(spec, engine), checkpoint, on_round)
+        request = request_of(spec, engine, real=any(site.dataset.manifest.data_kind == "real" for site in sites))
+        result = _federation(samples, request, checkpoint, on_round)
         trained = Trained(
             data=described(served, sites, skipped),
             training=_training(result),
             releases=_releases(spec, served, result),
+            privacy=_privacy(result, request),
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
             round_s=tuple(report.seconds for report in result.rounds),
@@ -215,7 +221,13 @@ def _federation(
         raise
 
 
-def _request(spec: Spec, engine: str) -> FederationRequest:
+def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
+    """What the cell asks of a federation. Noise on real patients' data comes from a cryptographic source, always."""
+    terms = None
+    if spec.privacy is not None:
+        noise = "cryptographic" if real else "seeded"
+        terms = {"epsilon": spec.privacy.epsilon, "delta": spec.privacy.delta, "noise": noise}
+        terms |= spec.privacy.budget
     asked = {
         "model": spec.model.name,
         "strategy": spec.strategy.name,
@@ -226,6 +238,7 @@ def _request(spec: Spec, engine: str) -> FederationRequest:
         "min_sites": spec.federation.min_sites,
         "fraction": spec.federation.fraction,
         "faults": spec.federation.faults.plan if spec.federation.faults else None,
+        "privacy": terms,
         "protocol": spec.federation.protocol,
         "engine": engine,
     }
@@ -283,14 +296,49 @@ def _releases(spec: Spec, served: Sequence[Prepared], result: FederationResult) 
     names = [one.samples.site for one in served if not one.samples.external]
     if spec.strategy.name == "external":
         alone = "model that the site trained alone"
-        return tuple(Release(what=alone, where=name, public=reason) for name in names if name in result.by_site)
+        return tuple(Release(what=alone, where=name, public=reason) for name in names if name in result.answered)
     if spec.strategy.name in ANCHORS:
         return ()
+    if spec.privacy is not None:
+        return tuple(one for name in names for one in _private_releases(name, result))
     return tuple(
         Release(what=what, where=name, public=reason)
         for name in names
         for action, what in RELEASED.items()
         if action in result.answered.get(name, ())
+    )
+
+
+def _private_releases(site: str, result: FederationResult) -> Iterator[Release]:
+    """How many patients a site has is public by the definition of who are neighbours; all else has its epsilon."""
+    patients = "the number of its training patients"
+    yield Release(what=patients, where=site, public="neighbours are equally many (privacy/accounting.py)")
+    ledger = result.ledgers[site]
+    for phase, what in ((STATISTICS, "feature statistics"), (TRAINING, "model updates")):
+        if ledger.mechanisms(phase):
+            yield Release(what=what, where=site, epsilon=ledger.spent(phase=phase))
+
+
+def _privacy(result: FederationResult, request: FederationRequest) -> tuple[SitePrivacy, ...]:
+    """What each site's ledger came to."""
+    if request.privacy is None:
+        return ()
+    seeded = request.privacy.noise == "seeded"
+    return tuple(
+        SitePrivacy(
+            site=site,
+            epsilon=ledger.spent(),
+            delta=ledger.budget.delta,
+            accountant="pld",
+            noise="seeded, no privacy claim" if seeded else "cryptographic",
+            opinions={name: value for name, value in ledger.opinions().items() if name != "pld"},
+            spends=tuple(
+                Spend(phase=phase, noise_multiplier=m.noise_multiplier, sampling_rate=m.sampling_rate, count=m.count)
+                for phase in (STATISTICS, TRAINING)
+                for m in ledger.mechanisms(phase)
+            ),
+        )
+        for site, ledger in sorted(result.ledgers.items())
     )
 
 

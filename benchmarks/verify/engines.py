@@ -14,7 +14,7 @@ from bench.cell import Piece, run_cell
 from bench.code import representation_of
 from bench.plan import Choice, make_plan
 from bench.suite import Entry, SuiteSpec, Tune
-from bench.training import _request, prepared_sites
+from bench.training import prepared_sites, request_of
 from fedcore.engines import simulation
 from fedcore.models import model
 from fedcore.strategies import strategy
@@ -58,7 +58,8 @@ def pairs(folder: Path) -> dict[tuple[str, str], str]:
         served, _ = prepared_sites(these[0].spec, these[0].task, sites, shown)
         training = [one.samples for one in sorted(served, key=lambda one: one.samples.site)]
         print(f"{len(these)} federations on {shown} in one simulation", flush=True)
-        outcomes, memories = simulation.run(training, [_request(c.spec, "simulation") for c in these], lambda _: None)
+        requests = [request_of(c.spec, "simulation", real=False) for c in these]
+        outcomes, memories, _ = simulation.run(training, requests, lambda _: None)
         for cell, outcome, remembered in zip(these, outcomes, memories, strict=True):
             piece = Piece(cell.spec, cell.task, tuple(sites), cell.code_fingerprint, "verify", reuse=False)
             inline = run_cell(piece, lambda _: None)
@@ -75,7 +76,7 @@ def pairs(folder: Path) -> dict[tuple[str, str], str]:
 def _with(outcome: Any, remembered: Any, piece: Piece) -> Any:
     """The cell's record, the simulation having been run before."""
     engine = simulation.run
-    simulation.run = lambda *_, **__: ([outcome], [remembered])  # type: ignore[assignment]
+    simulation.run = lambda *_, **__: ([outcome], [remembered], [{}])  # type: ignore[assignment]
     try:
         return run_cell(piece, lambda _: None)
     finally:

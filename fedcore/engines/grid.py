@@ -73,7 +73,7 @@ class SiteGrid(Grid):
         bytes_down: payload sent to the sites so far (`fedcore.engines.parcels.payload_bytes`).
         bytes_up: payload of what the sites sent, before it is widened.
         dropped: the answers that did not count.
-        answered: by site, the actions that it answered with anything but an error, whether it counted or not.
+        answered: by site, the actions to which it said anything of its patients, whether it counted or not.
         failing: the sites that answered the last request to train that reached them with an error, and which; not
             those whom a fault befell on purpose.
 
@@ -322,7 +322,8 @@ class SiteGrid(Grid):
             return self._drop(reply, reply.error.reason or "no reason given")
         if action == "train" and turn is not None:
             self._trained[turn.trial, site] = turn.round
-        self.answered.setdefault(site, set()).add(action)
+        if _says_something(action, reply.content):
+            self.answered.setdefault(site, set()).add(action)
         self.bytes_up += payload_bytes(reply.content)
         sent = self._sent.get(reply.metadata.src_node_id, {})
         if self._faults is not None and turn is not None:
@@ -364,6 +365,14 @@ class SiteGrid(Grid):
         return Message(Error(code, reason), reply_to=self._requests[reply.metadata.src_node_id])
 
 
+def _says_something(action: str, content: RecordDict) -> bool:
+    """Whether a reply tells anything of patients: no sketch and a loss over nobody do not."""
+    told = parcel(content)
+    if action == "evaluate":
+        return told.numbers.get("num-examples") != 0
+    return bool(told.arrays) if action == "query.statistics" else action != "query.space"
+
+
 def _memory_fails(reply: Message) -> bool:
     """Whether nothing can go on, and the next attempt has to find out anew."""
     return reply.has_error() and reply.error.code in (MEMORY_LOST, SHORTAGE)
@@ -381,10 +390,15 @@ def _error(message: Message, reason: str) -> Message:
 
 @contextmanager
 def seeded_sampling(seed: int) -> Iterator[None]:
-    """Python's `random`, from which Flower's strategies sample nodes, seeded inside and as it was outside."""
-    before = random.getstate()
+    """The global generators that a strategy may draw from, seeded inside and as they were outside.
+
+    Python's `random`, from which Flower's strategies sample nodes, and numpy's, from which Flower and others add noise.
+    """
+    before, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is others who draw from it
     random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
         yield
     finally:
         random.setstate(before)
+        np.random.set_state(numpys)  # noqa: NPY002

@@ -23,7 +23,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcore.checkpoint import SITES, journal
-from fedcore.client import Desk, client_app
+from fedcore.client import Desk, client_app, ledgers_of
 from fedcore.environment import CLOSED_PROXY, SETTINGS
 from fedcore.errors import EngineError, FederationError
 from fedcore.memory import SiteMemory
@@ -32,6 +32,8 @@ from fedcore.request import FederationRequest
 from fedcore.rounds import OnRound
 from fedcore.samples import SiteSamples
 from fedcore.server import Outcome, federate
+from privacy.ledger import Ledger
+from privacy.terms import Terms
 from sites.home import home
 
 
@@ -46,13 +48,14 @@ class Spooled:
 
     folder: Path
     memories: tuple[Path, ...]
+    terms: tuple[tuple[Terms | None, int], ...]
 
     def __call__(self, context: Context, federation: str) -> Desk:
         """See `fedcore.client.client_app`."""
         torch.set_num_threads(1)
-        return _desk(
-            self.folder, int(str(context.node_config["partition-id"])), self.memories[int(federation)], federation
-        )
+        number = int(federation)
+        partition = int(str(context.node_config["partition-id"]))
+        return _desk(self.folder, partition, self.memories[number], federation, *self.terms[number])
 
 
 @cache
@@ -63,9 +66,9 @@ def _samples(folder: Path, partition: int) -> SiteSamples:
 
 
 @cache
-def _desk(folder: Path, partition: int, memories: Path, federation: str) -> Desk:
+def _desk(folder: Path, partition: int, memories: Path, federation: str, terms: Terms | None, seed: int) -> Desk:
     samples = _samples(folder, partition)
-    return Desk(samples, SiteMemory(memories, samples.site))
+    return Desk(samples, SiteMemory(memories, samples.site), terms, seed)
 
 
 def run(
@@ -75,7 +78,7 @@ def run(
     folder: Path | None = None,
     *,
     cores: int | None = None,
-) -> tuple[list[Outcome], list[dict[str, SiteMemory]]]:
+) -> tuple[list[Outcome], list[dict[str, SiteMemory]], list[dict[str, Ledger]]]:
     """Run federations of the same sites, one after another, in one simulation.
 
     Args:
@@ -86,7 +89,7 @@ def run(
         cores: how many sites train at a time; default: one a core.
 
     Returns:
-        The outcomes, and what each site remembers of each federation.
+        The outcomes; what each site remembers of each federation; and its ledger, if it took part on terms.
 
     Raises:
         EngineError: the engine ended before the federation did; whatever a federation raises is raised here.
@@ -100,8 +103,15 @@ def run(
                 pickle.dump(samples, file, protocol=pickle.HIGHEST_PROTOCOL)
         kept = [folder] if folder is not None else [spool / f"federation-{n}" for n in range(len(requests))]
         outcomes = _apart(_Job(spool, tuple(kept), tuple(requests), len(training), cores or _cores()), on_round)
-        memories = [{one.site: SiteMemory(at / SITES, one.site).detached() for one in training} for at in kept]
-    return outcomes, memories
+        memories = [{one.site: SiteMemory(at / SITES, one.site) for one in training} for at in kept]
+        desks = [
+            Desk(one, memory[one.site], request.privacy, request.seed)
+            for request, memory in zip(requests, memories, strict=True)
+            for one in training
+        ]
+        ledgers = [ledgers_of(desks[k : k + len(training)]) for k in range(0, len(desks), len(training))]
+        detached = [{site: one.detached() for site, one in memory.items()} for memory in memories]
+    return outcomes, detached, ledgers
 
 
 def _cores() -> int:
@@ -203,7 +213,8 @@ def _simulate(connection: Connection, job: _Job) -> None:
             with suppress(BrokenPipeError):
                 connection.send(("error", _carried(error)))
 
-    sites = client_app(Spooled(job.spool, tuple(folder / SITES for folder in job.folders)))
+    terms = tuple((request.privacy, request.seed) for request in job.requests)
+    sites = client_app(Spooled(job.spool, tuple(folder / SITES for folder in job.folders), terms))
     init: dict[str, Any] = {
         "address": "local",
         "num_cpus": job.cores,

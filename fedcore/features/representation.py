@@ -12,13 +12,14 @@ A representation is a module of this folder with a `REPRESENTATION`. Whatever it
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy.typing as npt
 import polars as pl
 
 from fedcore.registry import Registry
 from fedcore.samples import SiteSamples
+from privacy.noise import Source
 from privacy.releases.sketches import DEFAULT_MINIMUM, Sketch, Sketches
 from sites.dataset import Dataset
 
@@ -98,6 +99,21 @@ class Representation(Protocol):
 
     def encode(self, samples: SiteSamples, space: FeatureSpace) -> Arrays:
         """Turn samples into tensors (float32 or int32, first axis n) of the shape that `space` says."""
+        ...
+
+
+@runtime_checkable
+class PrivateRepresentation(Representation, Protocol):
+    """A representation whose sites can agree with differential privacy."""
+
+    def sketch_privately(self, samples: SiteSamples, noise_multiplier: float, source: Source) -> dict[str, Sketch]:
+        """Describe these samples with noise; `agree` takes such sketches too.
+
+        Args:
+            samples: the site's training samples.
+            noise_multiplier: the noise's standard deviation over the most that one patient can move all of it (L2).
+            source: of the noise.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ ClientUpdate).
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from fedcore.learner import PLAIN, Arrays, Encoded, Fit, Mixture, Objective, Set
 from fedcore.learners.device import device
 from fedcore.learners.mixture import MixedTraining
 from fedcore.learners.optimizers import Optimizer
+from privacy.dpsgd import DPSGD, MixesPatientsError, refuse_mixing
 
 PREDICTION_BATCH = 1024
 
@@ -72,13 +73,7 @@ class MinibatchLearner:
         n, batch_size, epochs = len(target), int(self._setting["batch_size"]), int(self._setting["epochs"])
         with _seeded(seed, place):
             network = self._network(arrays, place).train()
-            trained = {
-                name: value
-                for name, value in network.named_parameters()
-                if objective.only is None or name in objective.only
-            }
-            for name, value in network.named_parameters():
-                value.requires_grad_(name in trained)
+            trained = _trained(network, objective)
             optimizer = self._optimizer(
                 trained.items(), step_size=float(self._setting["step_size"]), l2=float(self._setting["l2"])
             )
@@ -86,6 +81,7 @@ class MinibatchLearner:
                 optimizer.restore(memory)
             pulls = _pulls(trained, objective, place)
             contrast = self._contrast(objective, place)
+            embedded = _Embedded(network, wanted=contrast is not None)
             traced = {name: torch.zeros_like(value) for name, value in trained.items()} if objective.traced else {}
             mixed = self._mixed(objective.mixture, place)
             order = torch.Generator().manual_seed(seed)
@@ -98,7 +94,7 @@ class MinibatchLearner:
                     loss = nn.functional.binary_cross_entropy_with_logits(network(**batch), truth)
                     losses.append(loss.detach())
                     if contrast is not None:
-                        loss = loss + contrast(network, batch)
+                        loss = loss + contrast(embedded.of(batch), batch)
                     loss.backward()  # type: ignore[no-untyped-call]
                     for name, trace in traced.items():
                         if (gradient := trained[name].grad) is not None:
@@ -109,6 +105,7 @@ class MinibatchLearner:
                         mixed.step(network, batch, truth)
                     optimizer.step()
                     steps += 1
+            embedded.forget()
         last = n - (len(losses) - 1) * batch_size
         weights = torch.tensor([batch_size] * (len(losses) - 1) + [last], dtype=torch.float64, device=place)
         mean = float((torch.stack(losses).double() * weights).sum()) / n
@@ -126,6 +123,55 @@ class MinibatchLearner:
             {name: (trace / steps).cpu().numpy() for name, trace in traced.items()},
             None if mixed is None else mixed.result(),
         )
+
+    def fit_privately(
+        self, arrays: Arrays, encoded: Encoded, label: np.ndarray, how: DPSGD, seed: int, objective: Objective = PLAIN
+    ) -> Fit:
+        """DP-SGD: the steps that `how` says, each along a gradient to which no patient adds more than its share.
+
+        What the strategy adds to the loss depends on no patient, and is added to the noised gradient.
+
+        Args:
+            arrays: the model to start from.
+            encoded: the samples.
+            label: bool [n].
+            how: draws the patients, clips and adds the noise.
+            seed: of dropout.
+            objective: what the strategy adds to the loss.
+
+        Raises:
+            TrainingError: the network lets patients mix, the objective looks at patients, or the model is not finite.
+        """
+        if objective.contrast is not None or objective.mixture is not None:
+            raise TrainingError("this strategy's term of the loss looks at patients; it cannot be trained privately")
+        place = device()
+        inputs = {name: _tensor(value, place) for name, value in encoded.items()}
+        target = torch.from_numpy(label.astype(np.float32)).to(place)
+        with _seeded(seed, place):
+            network = self._network(arrays, place).train()
+            trained = _trained(network, objective)
+            try:
+                refuse_mixing(network, {name: value[:4] for name, value in inputs.items()})
+            except MixesPatientsError as error:
+                raise TrainingError(str(error)) from error
+            optimizer = self._optimizer(
+                trained.items(), step_size=float(self._setting["step_size"]), l2=float(self._setting["l2"])
+            )
+            pulls = _pulls(trained, objective, place)
+            traced = {name: torch.zeros_like(value) for name, value in trained.items()} if objective.traced else {}
+            for gradients in how.gradients(network, inputs, target):
+                for name, value in trained.items():
+                    value.grad = gradients[name]
+                    if traced:
+                        traced[name].add_(gradients[name])
+                for value, pull in pulls:
+                    pull(value)
+                optimizer.step()
+        result = _arrays(network)
+        if not all(np.isfinite(value).all() for value in result.values()):
+            raise TrainingError("the model is not finite; expected numbers; choose a smaller step_size")
+        mean = {name: (trace / how.steps).cpu().numpy() for name, trace in traced.items()}
+        return Fit(result, float("nan"), {}, how.steps, mean)
 
     def predict(self, arrays: Arrays, encoded: Encoded) -> np.ndarray:
         """Probabilities, the logistic function taken in float64."""
@@ -160,20 +206,56 @@ class MinibatchLearner:
 
     def _contrast(
         self, objective: Objective, place: torch.device
-    ) -> Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor] | None:
+    ) -> Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor] | None:
         asked = objective.contrast
         if asked is None:
             return None
         towards, previous = (_loaded(self._built(place), arrays).eval() for arrays in (asked.towards, asked.previous))
 
-        def term(network: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        def term(z: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
             with torch.no_grad():
                 fixed = [other.embed(**batch) for other in (towards, previous)]  # type: ignore[operator]
-            z = network.embed(**batch)
             near, far = (nn.functional.cosine_similarity(z, other) / asked.temperature for other in fixed)
             return asked.weight * nn.functional.softplus(far - near).mean()
 
         return term
+
+
+class _Embedded:
+    """What a network's last pass embedded its batch as: a second pass would move batch statistics once more, and draw
+    another dropout than the loss sees.
+
+    Args:
+        network: has `embed`, and calls it in `forward`.
+        wanted: else nothing is done.
+    """
+
+    def __init__(self, network: nn.Module, *, wanted: bool) -> None:
+        self._network = cast("Any", network)
+        self._z: torch.Tensor | None = None
+        self._wanted = wanted
+        if wanted:
+            inner: Callable[..., torch.Tensor] = self._network.embed
+
+            def noted(*arguments: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+                self._z = z = inner(*arguments, **named)
+                return z
+
+            self._network.embed = noted
+
+    def of(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The embedding of the batch that was just passed."""
+        if self._z is None:  # a network that does not embed on its way to the logits
+            self._network.embed(**batch)
+        z, self._z = self._z, None
+        if z is None:
+            raise TrainingError("the model's `embed` returns nothing; expected a tensor [n, k]")
+        return z
+
+    def forget(self) -> None:
+        """Leave the network as it was."""
+        if self._wanted:
+            del self._network.embed
 
 
 def _batches(
@@ -198,6 +280,15 @@ def _loaded(network: nn.Module, arrays: Arrays) -> nn.Module:
     for value in network.parameters():
         value.grad = None
     return network
+
+
+def _trained(network: nn.Module, objective: Objective) -> dict[str, nn.Parameter]:
+    """The parameters that the objective trains; no gradient is taken of the others."""
+    named = dict(network.named_parameters())
+    trained = {name: value for name, value in named.items() if objective.only is None or name in objective.only}
+    for name, value in named.items():
+        value.requires_grad_(name in trained)
+    return trained
 
 
 def _pulls(

@@ -70,6 +70,8 @@ class ModelSpec:
         representation: `tabular`, `sequence` or `series`.
         federated: how several sites train it together; None: it serves as an anchor only.
         alone: how one body of data trains it: a site by itself, or the pooled data.
+        private: how several sites train it with patient-level differential privacy; its settings hold `step_size`,
+            `l2`, `sampling_rate`, `steps` (of DP-SGD, a round) and `clip`. None: they cannot yet.
         kind: `network`: arrays of numbers that can be averaged; `trees`: one array of bytes that grows.
         head: beginnings of the names of the last layer's arrays, which FedPer and FedRep keep at the site.
         norms: beginnings of the names of batch normalisation's arrays, which FedBN keeps at the site.
@@ -80,6 +82,7 @@ class ModelSpec:
     representation: str
     federated: Recipe | None
     alone: Recipe
+    private: Recipe | None = None
     kind: Literal["network", "trees"] = "network"
     head: tuple[str, ...] = ()
     norms: tuple[str, ...] = ()
@@ -91,7 +94,9 @@ class ModelSpec:
         Raises:
             InputError: the model has no recipe of that kind.
         """
-        chosen = {"federated": self.federated, "alone": self.alone}[kind]
+        chosen = {"federated": self.federated, "alone": self.alone, "private": self.private}[kind]
+        if chosen is None and kind == "private":
+            raise InputError(f"model '{self.name}' cannot be trained with patient-level privacy yet; expected logistic")
         if chosen is None:
             raise InputError(f"model '{self.name}' is an anchor only; use strategy pooled or local")
         return chosen

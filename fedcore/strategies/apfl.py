@@ -68,6 +68,7 @@ STRATEGY = StrategySpec(
     local=Mixing(),
     title="APFL",
     paper="Deng, Kamani and Mahdavi, Adaptive Personalized Federated Learning, 2020",
+    private=False,
     when="each site wants its own model, and nobody knows how much of it",
     options={"alpha": 0.5, "adaptive": 1},
     ranges={"alpha": Range(0.1, 0.9, log=False)},

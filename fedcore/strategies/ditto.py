@@ -50,6 +50,7 @@ STRATEGY = StrategySpec(
     local=Ditto(),
     title="Ditto",
     paper="Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, 2021",
+    private=False,
     when="each site wants its own model, and some sites may be faulty",
     options={"lambda": 1.0},
     ranges={"lambda": Range(0.01, 10.0)},

@@ -16,6 +16,7 @@ STRATEGY = StrategySpec(
     local=Keeping(lambda model: model.norms),
     title="FedBN",
     paper="Li et al., FedBN: Federated Learning on Non-IID Features via Local Batch Normalization, 2021",
+    private=False,
     when="sites measure the same thing on different scales",
     whole=False,
     needs="norms",

@@ -15,6 +15,7 @@ STRATEGY = StrategySpec(
     local=Keeping(lambda model: model.head),
     title="FedPer",
     paper="Arivazhagan et al., Federated Learning with Personalization Layers, 2019",
+    private=False,
     when="sites agree on what matters in a patient, and not on the risk that follows",
     whole=False,
     needs="head",

@@ -49,6 +49,7 @@ STRATEGY = StrategySpec(
     local=HeadFirst(lambda model: model.head),
     title="FedRep",
     paper="Collins et al., Exploiting Shared Representations for Personalized Federated Learning, 2021",
+    private=False,
     when="as FedPer, with sites that differ more",
     options={"head_epochs": 5},
     ranges={"head_epochs": Range(1, 10, whole=True)},

@@ -45,6 +45,7 @@ STRATEGY = StrategySpec(
     local=Contrasting(),
     title="MOON",
     paper="Li, He and Song, Model-Contrastive Federated Learning, 2021",
+    private=False,
     when="deep models drift apart between rounds",
     options={"mu": 1.0, "temperature": 0.5},
     ranges={"mu": Range(0.1, 10.0)},

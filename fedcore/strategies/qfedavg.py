@@ -77,6 +77,7 @@ STRATEGY = StrategySpec(
     local=Telling(),
     title="q-FedAvg",
     paper="Li et al., Fair Resource Allocation in Federated Learning, 2020",
+    private=False,
     when="no site should be served much worse than the others",
     options={"q": 0.1},
     ranges={"q": Range(0.01, 5.0)},

@@ -47,6 +47,8 @@ class StrategySpec:
             patience are multiplied by it.
         whole: whether the federation's model is one that a site can predict with that took no part; not where each site
             keeps a part of it to itself.
+        private: whether all that its sites send follows from the model that they trained, so that where training is
+            noised nothing else needs to be.
         needs: what a model must have: be a `network` or `trees`; have a `head`, `norms` or an `embedding`.
     """
 
@@ -60,6 +62,7 @@ class StrategySpec:
     min_sites: Callable[[Setting], int] = lambda _setting: 1
     turns: Callable[[int], int] = lambda _sites: 1
     whole: bool = True
+    private: bool = True
     needs: Needs = "network"
 
     def lacks(self, model: ModelSpec) -> str | None:

@@ -366,6 +366,83 @@ class Histogram(_Named):
         return cast("Floats", self.edges[rows, cell + (1 if q > 0.5 else 0)])
 
 
+@dataclass(frozen=True, eq=False)
+class NoisyHistogram(_Named):
+    """Patients by cell of a public grid, for each column, with Gaussian noise: what leaves under differential privacy.
+
+    It leaves for what `Histogram` does. Each patient is counted in one cell of each column at most, so that without one
+    patient the whole moves by at most the root of the number of columns (L2); the noise is `noise_multiplier` times
+    that, on every cell, empty or not, of every column, known or not. No minimum is needed beside it.
+
+    Attributes:
+        names: The columns, sorted: all of a public list.
+        edges: float64 [names, cells + 1], increasing; values outside count in the first and last cell.
+        counts: float64 [names, cells], patients and noise; may be below 0.
+        variance: float64 [names], that of a cell's noise.
+        minimum: Of no meaning here; kept so that all sketches have one form.
+    """
+
+    names: tuple[str, ...]
+    edges: Floats
+    counts: Floats
+    variance: Floats
+    minimum: int = DEFAULT_MINIMUM
+
+    _arrays: ClassVar = {"edges": (np.float64, 2), "counts": (np.float64, 2), "variance": (np.float64, 1)}
+
+    @classmethod
+    def release(
+        cls, names: Sequence[str], edges: Floats, values: npt.NDArray[Any], noise_multiplier: float, noise: Floats
+    ) -> "NoisyHistogram":
+        """Count patients by cell and add noise.
+
+        Args:
+            names: The columns, sorted.
+            edges: float64 [names, cells + 1], the public grid.
+            values: float [patients, names], one row a patient; NaN is missing.
+            noise_multiplier: The noise's standard deviation over the root of the number of columns.
+            noise: float64 [names, cells], independent standard normals.
+        """
+        cells = edges.shape[1] - 1
+        counts = np.zeros((len(names), cells))
+        for k in range(len(names)):
+            present = values[:, k][~np.isnan(values[:, k])]
+            cell = np.clip(np.searchsorted(edges[k], present, side="right") - 1, 0, cells - 1)
+            counts[k] = np.bincount(cell, minlength=cells)
+        deviation = noise_multiplier * np.sqrt(len(names))
+        return cls(tuple(names), edges, counts + deviation * noise, np.full(len(names), deviation**2))
+
+    def merge(self, other: "NoisyHistogram") -> "NoisyHistogram":
+        """Add two sites' histograms.
+
+        Raises:
+            ReleaseError: Their columns or grids differ: both are public.
+        """
+        if self.names != other.names or not np.array_equal(self.edges, other.edges):
+            raise ReleaseError("NoisyHistogram: the public columns or grids differ between sites.")
+        return NoisyHistogram(
+            self.names, self.edges, self.counts + other.counts, self.variance + other.variance, self.minimum
+        )
+
+    def quantiles(self, *shares: float) -> list[Floats]:
+        """Where these shares of the patients lie below, float64 [names] each; NaN in columns that are all noise.
+
+        A cell counts if noise alone would hardly come to it (three standard deviations).
+        """
+        deviation = np.sqrt(self.variance)[:, None]
+        kept = np.where(self.counts > 3 * deviation, self.counts, 0.0)
+        total = kept.sum(axis=1)
+        below = np.concatenate([np.zeros((len(kept), 1)), np.cumsum(kept, axis=1)], axis=1)
+        found = []
+        for share in shares:
+            at = [
+                np.interp(share * total[k], below[k], self.edges[k]) if total[k] > 0 else np.nan
+                for k in range(len(self.names))
+            ]
+            found.append(np.array(at, np.float64))
+        return found
+
+
 def _joined(counts: npt.NDArray[Any], minimum: int) -> Integers:
     """Join neighbouring cells, from the low end, until each that is not empty holds at least `minimum`."""
     out = np.zeros(len(counts), np.int64)
@@ -378,10 +455,10 @@ def _joined(counts: npt.NDArray[Any], minimum: int) -> Integers:
     return out
 
 
-Sketch = Counts | Moments | Histogram
+Sketch = Counts | Moments | Histogram | NoisyHistogram
 Sketches = Mapping[str, Sketch]
-KINDS: Mapping[str, type[Counts] | type[Moments] | type[Histogram]] = {
-    kind.__name__: kind for kind in (Counts, Moments, Histogram)
+KINDS: Mapping[str, type[Counts] | type[Moments] | type[Histogram] | type[NoisyHistogram]] = {
+    kind.__name__: kind for kind in (Counts, Moments, Histogram, NoisyHistogram)
 }
 
 

@@ -52,6 +52,10 @@ def test_a_broken_suite_file_gets_one_sentence_with_the_place(tmp_path: Path, te
         ("{model: gpt, strategies: [fedavg]}", "unknown model 'gpt'; expected one of gru, logistic"),
         ("{model: gru, strategies: [fedbest]}", "unknown strategy 'fedbest'; expected one of local, pooled, external"),
         ("{model: trees, strategies: [fedavg]}", "strategy 'fedavg' needs"),
+        (
+            "{model: logistic, strategies: [fedprox], config: {mu: -1}}",
+            "option 'mu' is -1; expected a number of at least 0",
+        ),
         ("{model: gru, strategies: [fedavg], config: {lr: 1}}", "unknown hyperparameter 'lr' of gru"),
         ("{model: gru, strategies: [fedavg], config: {epochs: 0}}", "option 'epochs' is 0; expected a whole number"),
         (
@@ -92,3 +96,39 @@ def test_every_strategy_tries_as_many_settings_and_the_same_step_sizes(tmp_path:
     assert {len(settings) for settings in drawn.values()} == {5}
     steps = {tuple(setting["step_size"] for setting in settings) for settings in drawn.values()}
     assert len(steps) == 1 and len(set(next(iter(steps)))) == 5
+
+
+def test_a_users_strategy_that_cannot_be_made_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab_needs.py").write_text(
+        "from flwr.serverapp.strategy import FedAvg\n"
+        "class NeedsAlpha(FedAvg):\n    def __init__(self, alpha):\n        super().__init__()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "suite.yaml"
+    path.write_text(GOOD.replace("fedavg", "'lab_needs:NeedsAlpha'"))
+    with pytest.raises(InputError, match=r"NeedsAlpha cannot be made: .* 'alpha'"):
+        check_names(load_suite(str(path)), Choice())
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("epsilon: [0]", "epsilon.0"),
+        ("epsilon: [.inf]", "epsilon.0"),
+        ("evaluation: {columns: [auprc, acuracy]}", "evaluation.columns: found 'acuracy', expected "),
+    ],
+)
+def test_what_is_no_budget_and_no_column_is_refused(tmp_path: Path, more: str, says: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(GOOD + more + "\n")
+    with pytest.raises(InputError, match=says):
+        check_names(load_suite(str(path)), Choice())
+
+
+def test_a_budget_that_no_cell_can_keep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(GOOD.replace("logistic", "gru") + "epsilon: [4]\n")
+    with pytest.raises(InputError, match="none of its cells can be trained with patient-level privacy yet"):
+        check_names(load_suite(str(path)), Choice())

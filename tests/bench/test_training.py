@@ -103,7 +103,7 @@ def _left(strategy: str, result: FederationResult) -> dict[str, list[str]]:
         SimpleNamespace(samples=SimpleNamespace(site=name, external=name == "paris"))
         for name in ("boston", "lyon", "paris", "usa")
     ]
-    spec: Any = SimpleNamespace(strategy=SimpleNamespace(name=strategy))
+    spec: Any = SimpleNamespace(strategy=SimpleNamespace(name=strategy), privacy=None)
     left: dict[str, list[str]] = {}
     for release in _releases(spec, served, result):
         left.setdefault(release.where, []).append(release.what)
@@ -117,5 +117,5 @@ def test_a_record_lists_what_each_site_answered_and_no_more() -> None:
     everything = list(RELEASED.values())
     assert _left("cyclic", result) == {"boston": everything, "lyon": everything[:2], "usa": everything[:1]}
     assert _left("pooled", result) == {}
-    alone = replace(result, by_site={"boston": RESULT})
+    alone = replace(result, answered={"boston": frozenset({"model"})}, by_site={"boston": RESULT, "lyon": RESULT})
     assert _left("external", alone) == {"boston": ["model that the site trained alone"]}

@@ -213,13 +213,13 @@ def test_a_changed_value_no_longer_fits_the_record_hash(make_body):
     ("data", "said"),
     [
         (b"", "not readable as JSON"),
-        (b'{"schema": "fedward.result/2", "a": NaN}', "NaN is not JSON"),
-        (b'{"schema": "fedward.result/2", "schema": "x"}', "the key 'schema' stands twice"),
+        (b'{"schema": "fedward.result/3", "a": NaN}', "NaN is not JSON"),
+        (b'{"schema": "fedward.result/3", "schema": "x"}', "the key 'schema' stands twice"),
         (b"[1]", "expected an object"),
         (b"\xff\xfe", "not readable as JSON"),
         (b"[" * 100_000, "not readable as JSON"),
         (b'{"schema": "fedward.result/7"}', "'fedward.result/7'"),
-        (b'{"schema": ["fedward.result/2"]}', "this version reads"),
+        (b'{"schema": ["fedward.result/3"]}', "this version reads"),
     ],
 )
 def test_what_is_no_record_is_said_to_be_none(data, said):
@@ -264,7 +264,7 @@ def test_nothing_in_a_record_changes_after_it_is_made(make_record):
 
 def test_the_published_schema_names_every_field_and_closes_every_object(make_body):
     schema = json_schema()
-    assert schema["$id"] == "fedward.result/2"
+    assert schema["$id"] == "fedward.result/3"
     assert set(make_body()) == set(schema["properties"])
     objects = [schema, *(one for one in schema["$defs"].values() if one.get("type") == "object")]
     assert len(objects) > 15

@@ -27,7 +27,9 @@ SiteOption = Annotated[
 External = Annotated[list[str] | None, typer.Option("--external", help="As --site; only scored, never trained on.")]
 TaskOption = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks, or ACES files; several.")]
 Only = Annotated[list[str] | None, typer.Option("--only", help="model=NAME or strategy=NAME, by commas; several.")]
-Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0 to N-1 instead of the suite's.")]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", min=1, help="The suite's first N seeds; more go on from its last.")
+]
 Rounds = Annotated[int | None, typer.Option("--rounds", min=1, help="At most so many federated rounds.")]
 Model = Annotated[
     list[str] | None,
@@ -41,6 +43,12 @@ LeaveOneOut = Annotated[
     bool, typer.Option("--leave-one-site-out", help="Each cell once for each site, which is then only scored.")
 ]
 FaultFile = Annotated[Path | None, typer.Option("--faults", help="A file of what goes wrong in every federated cell.")]
+Epsilon = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--epsilon", help="Train with patient-level privacy within this budget; several. Anchors stay as they are."
+    ),
+]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")]
 
 
@@ -54,6 +62,7 @@ class PlannedCell(output.Report):
     task: str
     model: str
     strategy: str
+    epsilon: float | None
     faults: str | None
     left_out: str | None
     seed: int
@@ -79,6 +88,7 @@ class FinishedCell(output.Report):
     task: str
     model: str
     strategy: str
+    epsilon: float | None
     faults: str | None
     left_out: str | None
     seed: int
@@ -103,16 +113,18 @@ class SummaryRow(output.Report):
     """One line of the end table.
 
     `faults`: what went wrong on purpose, by its name in the suite; `sites` names the worst site or sites, or the
-    external site that was scored.
+    external site that was scored; `patients` how many were, seed by seed.
     """
 
     task: str
     model: str
     strategy: str
+    epsilon: float | None
     faults: str | None
     scope: str
     sites: tuple[str, ...]
     seeds: tuple[int, ...]
+    patients: tuple[int, ...]
     metrics: dict[str, Number]
 
 
@@ -139,6 +151,7 @@ def plan(
     strategy: Strategy = None,
     leave_one_site_out: LeaveOneOut = False,
     faults: FaultFile = None,
+    epsilon: Epsilon = None,
     out: Out = DEFAULT_OUT,
     jobs: Jobs = None,
     json_: Json = False,
@@ -147,8 +160,10 @@ def plan(
     from bench.estimate import estimate_seconds
     from leaderboard.store import Store
 
-    asked = _Asked(suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults)
-    cells, sites, loaded = _cells(asked, out, quiet=json_)
+    asked = Asked(
+        suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults, epsilon
+    )
+    cells, sites, loaded = cells_of(asked, out, quiet=json_)
     pending = [cell for cell in cells if cell.found is None]
     seconds = estimate_seconds(pending, Store(out)) if pending else {}
     rows = []
@@ -161,6 +176,7 @@ def plan(
                 task=s.task.name,
                 model=s.model.name,
                 strategy=s.strategy.name,
+                epsilon=s.privacy.epsilon if s.privacy else None,
                 faults=s.federation.faults.name if s.federation.faults else None,
                 left_out=cell.left_out,
                 seed=s.seed,
@@ -197,6 +213,7 @@ def run(
     strategy: Strategy = None,
     leave_one_site_out: LeaveOneOut = False,
     faults: FaultFile = None,
+    epsilon: Epsilon = None,
     engine: Annotated[Engine, typer.Option("--engine", help="Where a federation runs; the result is the same.")] = (
         Engine.inline
     ),
@@ -216,8 +233,10 @@ def run(
     from bench.run import run_cells
 
     os.environ[DEVICE] = device.value
-    asked = _Asked(suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults)
-    cells, sites, loaded = _cells(asked, out, quiet=json_)
+    asked = Asked(
+        suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults, epsilon
+    )
+    cells, sites, loaded = cells_of(asked, out, quiet=json_)
     finished = run_cells(
         cells,
         sites,
@@ -233,9 +252,16 @@ def run(
     from bench.report import print_run, run_report
     from sites.errors import InputError
 
+    known = sum(one.cached for one in finished)
+    if engine is not Engine.inline and known:
+        output.note(
+            f"{known} of {len(finished)} cells had a record, which does not depend on the engine; "
+            f"--cache ignore runs them anew, with engine {engine.value}"
+        )
+
     if not finished:
         raise InputError(f"no cell of this plan has a record in {out}; leave out --cache only to run them")
-    report = run_report(loaded.name, out, finished)
+    report = run_report(loaded, out, finished)
     if json_:
         output.print_json(report)
     else:
@@ -246,10 +272,12 @@ def run(
     return 0 if "ok" in states else 2
 
 
-def varied(cell: PlannedCell | FinishedCell) -> str:
-    """The strategy, with the faults it runs under and the site it leaves out."""
+def varied(cell: PlannedCell | FinishedCell | SummaryRow) -> str:
+    """The strategy, with its privacy budget, the faults it runs under and the site it leaves out."""
+    private = f" at epsilon {cell.epsilon:g}" if cell.epsilon else ""
     under = f" under {cell.faults}" if cell.faults else ""
-    return f"{cell.strategy}{under}" + (f" without {cell.left_out}" if cell.left_out else "")
+    left_out = None if isinstance(cell, SummaryRow) else cell.left_out
+    return f"{cell.strategy}{private}{under}" + (f" without {left_out}" if left_out else "")
 
 
 def _cores() -> int:
@@ -257,36 +285,44 @@ def _cores() -> int:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """The options that decide on the cells."""
 
     suite: str
-    site: Sequence[str] | None
-    external: Sequence[str] | None
-    task: Sequence[str] | None
-    only: Sequence[str] | None
-    seeds: int | None
-    rounds: int | None
-    model: Sequence[str] | None
-    strategy: Sequence[str] | None
-    leave_one_out: bool
-    faults: Path | None
+    site: Sequence[str] | None = None
+    external: Sequence[str] | None = None
+    task: Sequence[str] | None = None
+    only: Sequence[str] | None = None
+    seeds: int | None = None
+    rounds: int | None = None
+    model: Sequence[str] | None = None
+    strategy: Sequence[str] | None = None
+    leave_one_out: bool = False
+    faults: Path | None = None
+    epsilon: Sequence[float] | None = None
 
 
-def _cells(asked: _Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[Any], Any]:
+def cells_of(asked: Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[Any], Any]:
     """The plan of a command line: its cells, its sites, its suite."""
     from bench.open import open_all
     from bench.plan import Choice, check_names, make_plan, with_more
     from bench.suite import load_suite
     from fedcore.faults.plan import FaultPlan
     from leaderboard.store import Store
+    from sites.errors import InputError
 
     loaded = load_suite(asked.suite)
     changes: dict[str, Any] = {}
     if asked.task:
         changes["tasks"] = tuple(asked.task)
     if asked.seeds:
-        changes["seeds"] = tuple(range(asked.seeds))
+        after = max(loaded.seeds) + 1
+        changes["seeds"] = (*loaded.seeds, *range(after, after + asked.seeds))[: asked.seeds]
+    for budget in asked.epsilon or ():
+        if not 0 < budget < float("inf"):
+            raise InputError(f"--epsilon: found {budget:g}, expected a number above 0")
+    if asked.epsilon:
+        changes["epsilon"] = tuple(dict.fromkeys(asked.epsilon))
     if asked.rounds:
         changes["rounds"] = asked.rounds
     faults = FaultPlan.load(asked.faults) if asked.faults else None

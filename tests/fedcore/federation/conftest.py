@@ -198,11 +198,12 @@ def _bits(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, .
 
 @pytest.fixture(scope="session")
 def told() -> Callable[[FederationResult], dict[str, Any]]:
-    """All that a result says but its wall time, in a form that is equal only if every bit is."""
+    """All that a result says but its engine and wall time, in a form that is equal only if every bit is."""
 
     def tell(result: FederationResult) -> dict[str, Any]:
         return {
-            **{name: value for name, value in vars(result).items() if name not in ("space", "by_site")},
+            **{name: value for name, value in vars(result).items() if name not in ("space", "by_site", "engine")},
+            "ledgers": {site: (ledger.budget, ledger.entries) for site, ledger in result.ledgers.items()},
             "arrays": _bits(result.arrays),
             "predictions": _bits(result.predictions),
             "rounds": [{**asdict(report), "seconds": 0.0} for report in result.rounds],

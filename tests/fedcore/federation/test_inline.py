@@ -191,15 +191,17 @@ def test_client_state_lives_through_rounds_and_dies_with_the_federation() -> Non
     assert _run(calls) == _run(calls) == [1.0, 2.0]
 
 
-def test_sampling_is_seeded_and_pythons_random_left_as_found() -> None:
+def test_what_strategies_draw_is_seeded_and_the_global_generators_left_as_found() -> None:
     random.seed(99)
-    before = random.getstate()
+    np.random.seed(99)  # noqa: NPY002
+    before, numpys = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     drawn = []
     for _ in range(2):
-        with seeded_sampling(4):
-            drawn.append(random.sample(range(100), 5))
+        with seeded_sampling(2**40 + 4):
+            drawn.append((random.sample(range(100), 5), np.random.normal(size=3).tolist()))  # noqa: NPY002
     assert drawn[0] == drawn[1]
     assert random.getstate() == before
+    assert np.random.get_state()[1].tolist() == numpys  # noqa: NPY002
 
 
 def test_flower_is_left_as_found() -> None:

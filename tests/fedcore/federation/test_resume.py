@@ -23,6 +23,7 @@ from fedcore.faults.plan import FaultPlan
 from fedcore.federation import CheckpointError, FederationRequest, StorageError, run_federation
 from fedcore.samples import SiteSamples
 from fedcore.strategies import strategy
+from privacy.terms import Terms
 
 OWN_START = """
 from flwr.serverapp.strategy import FedAvg
@@ -49,6 +50,12 @@ KILLED: dict[str, dict[str, Any]] = {
     "under faults": {"model": "logistic", "strategy": "fedavg", "faults": FAULTS},
     "an optimiser of one body of data": {"model": "gru", "strategy": "pooled"},
     "optimisers of sites alone": {"model": "mlp", "strategy": "local"},
+    "noise and what it has cost": {
+        "model": "logistic",
+        "strategy": "scaffold",
+        "settings": None,
+        "privacy": Terms(epsilon=30, noise="seeded"),
+    },
     "a start of its own": {"model": "logistic", "strategy": "mylab_start:OwnStart"},
     **{
         what: {"model": "logistic", "strategy": name}
@@ -65,7 +72,7 @@ KILLED: dict[str, dict[str, Any]] = {
 
 
 def _request(asked: dict[str, Any]) -> FederationRequest:
-    return FederationRequest(rounds=4, seed=1, settings=({}, {"step_size": 0.01}), **asked)
+    return FederationRequest(**{"rounds": 4, "seed": 1, "settings": ({}, {"step_size": 0.01}), **asked})
 
 
 def _moments(name: str) -> tuple[int | float, ...]:

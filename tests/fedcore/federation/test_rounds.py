@@ -281,7 +281,7 @@ def test_it_is_known_which_actions_each_site_ever_answered(sites: list[SiteSampl
     tiny = replace(sites[0], site="delta", split=np.full(len(sites[0]), "held_out"))
     local = Odd({("beta", 2): _raises(RuntimeError("no"))})
     result = _run([*sites, tiny], register(build=build, local=local), rounds=2)
-    agreed = {"query.site", "query.statistics", "query.space"}
+    agreed = {"query.site", "query.statistics"}
     assert result.answered["alpha"] == agreed | {"train", "evaluate"}
     assert "train" not in result.answered["beta"] | result.answered["gamma"]
     assert result.answered["delta"] == {"query.site"}
@@ -312,6 +312,19 @@ def test_a_share_of_the_sites_is_asked_and_the_seed_says_which(make_hospital: An
         asked.append([(site, number) for site, number, _ in local.seen])
     assert asked[0] == asked[1] != asked[2]
     assert {site for site, _ in asked[0]} == {"alpha", "beta", "delta", "gamma"}
+
+
+def test_multikrum_keeps_the_liar_out_also_when_others_are_away(make_hospital: Any) -> None:
+    """With five of eight answering the paper selects two; as many as of eight would be all, the liar among them."""
+    eight = [make_hospital(name, n=200) for name in "abcdefgh"]
+    faults = {
+        "faults": [{"kind": "leave", "sites": ["a", "b", "c"]}, {"kind": "sign-flip", "sites": ["h"], "factor": -10}]
+    }
+    plan = FaultPlan.model_validate(faults)
+    losses = {
+        name: [r.tuning_loss for r in _run(eight, name, 5, faults=plan).rounds] for name in ("fedavg", "multikrum")
+    }
+    assert losses["multikrum"][-1] < losses["multikrum"][0] < losses["fedavg"][-1]  # type: ignore[operator]
 
 
 def test_faults_are_noted_with_their_reasons_and_the_wait_is_counted(sites: list[SiteSamples]) -> None:

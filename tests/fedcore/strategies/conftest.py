@@ -117,7 +117,7 @@ class Federation:
             setting=self.setting,
             model=ModelSpec("quadratic", "tabular", recipe, recipe, head=("output.",), norms=("output.bias",)),
             make=QuadraticLearner,
-            open_split=lambda: Split(encoded, np.zeros(site.samples, bool), site.samples),
+            open_split=lambda: Split(encoded, np.zeros(site.samples, bool), np.arange(site.samples)),
             memory=site.memory,
         )
 

@@ -68,6 +68,22 @@ def test_the_learner_descends_along_the_papers_term(mu: float, temperature: floa
     assert np.array_equal(without.arrays["output.weight"], with_it.arrays["output.weight"])
 
 
+def test_the_term_moves_batch_statistics_and_draws_dropout_no_second_time() -> None:
+    from fedcore.models.mlp import MODEL
+
+    rng = np.random.default_rng(3)
+    x, label = rng.normal(size=(40, 4)).astype(np.float32), rng.random(40) < 0.5
+    recipe = MODEL.recipe("federated")
+    learner = recipe.learner({"x": 4}, {**recipe.untuned, "dropout": 0.5})
+    start, other = learner.initial(0), learner.initial(1)
+    without = learner.fit(start, {"x": x}, label, 0, {})
+    with_it = learner.fit(start, {"x": x}, label, 0, {}, Objective(contrast=Contrast(1e-12, 0.5, start, other)))
+    assert with_it.loss == without.loss
+    for name, value in without.arrays.items():
+        assert np.allclose(value, with_it.arrays[name], atol=1e-6), name
+    assert learner.fit(start, {"x": x}, label, 0, {}).loss == without.loss, "the network is as it was"
+
+
 @dataclass
 class Recording:
     """Adds one to the model, and keeps what it was asked for."""

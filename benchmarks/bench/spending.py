@@ -1,0 +1,98 @@
+"""What cells will spend, and have spent, of the privacy of each site's training patients."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.code import representation_of
+from bench.commands.privacy import PlannedSpend, Spent
+from bench.plan import Cell
+from bench.training import prepared_sites, request_of
+from fedcore.plan import plan_of
+from fedcore.protection import Protection
+from leaderboard.record import Record
+from leaderboard.store import Store
+from privacy.accounting import Mechanism, epsilon
+from sites.errors import InputError
+from sites.site import Site
+
+
+def planned(cells: Sequence[Cell], sites: Sequence[Site]) -> Iterator[PlannedSpend]:
+    """What each site would release in each phase, for each cell of the first seed.
+
+    Raises:
+        InputError: no cell is asked with a budget.
+    """
+    private = [cell for cell in cells if cell.spec.privacy is not None]
+    if not private:
+        raise InputError("no cell of this plan has a budget of epsilon; give one with --epsilon")
+    for cell in private:
+        spec = cell.spec
+        if spec.seed != private[0].spec.seed or spec.privacy is None:
+            continue
+        served, _ = prepared_sites(spec, cell.task, sites, representation_of(spec.model.name, spec.federation.protocol))
+        request = request_of(spec, "inline", real=False)
+        plan = plan_of(request)
+        for one in (one.samples for one in served if not one.samples.external):
+            patients = len(np.unique(one.in_split("train").patient_id))
+            if plan.terms is None:
+                continue
+            protection = Protection(plan.terms, one.site, patients, spec.seed)
+            delta = protection.ledger.budget.delta
+            for phase, mechanism in protection.planned(plan.untuned, plan.untuned_rounds).items():
+                yield PlannedSpend(
+                    task=spec.task.name,
+                    model=spec.model.name,
+                    strategy=spec.strategy.name,
+                    epsilon=plan.terms.epsilon,
+                    site=one.site,
+                    patients=patients,
+                    delta=delta,
+                    phase=phase,
+                    noise_multiplier=mechanism.noise_multiplier,
+                    sampling_rate=mechanism.sampling_rate,
+                    releases=mechanism.count,
+                    phase_epsilon=epsilon([mechanism], delta),
+                )
+
+
+def spent(run: str, out: Path) -> Iterator[Spent]:
+    """What each site has spent in the latest record of each cell of a suite, or of a cell.
+
+    Raises:
+        InputError: there is no such record, or none with a ledger.
+    """
+    latest: dict[str, Record] = {}
+    for record in Store(out).records():
+        if record.spec.suite.name == run or record.cell_id.startswith(run):
+            known = latest.get(record.cell_id)
+            if known is None or known.run_id < record.run_id:
+                latest[record.cell_id] = record
+    if not latest:
+        raise InputError(f"{out} has no record of suite or cell {run!r}; `bench status` says what is there")
+    private = [record for record in latest.values() if record.privacy]
+    if not private:
+        raise InputError(f"no record of {run!r} in {out} was made with privacy; run it with --epsilon")
+    for record in private:
+        spec = record.spec
+        for one in record.privacy:
+            phases: dict[str, list[Mechanism]] = {}
+            for spend in one.spends:
+                mechanism = Mechanism(spend.noise_multiplier, spend.sampling_rate, spend.count)
+                phases.setdefault(spend.phase, []).append(mechanism)
+            budget = spec.privacy.epsilon if spec.privacy and spec.privacy.epsilon else 0.0
+            yield Spent(
+                cell_id=record.cell_id,
+                task=spec.task.name,
+                model=spec.model.name,
+                strategy=spec.strategy.name,
+                seed=spec.seed,
+                site=one.site,
+                epsilon=one.epsilon,
+                left=max(0.0, budget - one.epsilon),
+                delta=one.delta,
+                by_phase={phase: epsilon(made, one.delta) for phase, made in phases.items()},
+                opinions=dict(one.opinions),
+                claim=one.noise == "cryptographic",
+            )

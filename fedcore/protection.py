@@ -1,0 +1,150 @@
+"""What a site does so that nothing of its training patients leaves it without noise, nor beyond its budget.
+
+It belongs to the hospital's side: the coordinator neither sees it nor can switch it off. The noise of a phase is what
+the budget leaves for it, once for all: `Terms.statistics` of epsilon for the statistics that the sites agree on, the
+rest for as many DP-SGD steps as the agreed rounds have. A coordinator that asks for more rounds than it agreed on finds
+a site whose budget is spent, and which says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from fedcore.learner import Setting
+from fedcore.local import Split
+from fedcore.streams import stream
+from privacy.accounting import Mechanism, noise_multiplier
+from privacy.dpsgd import DPSGD
+from privacy.ledger import Budget, Ledger
+from privacy.noise import Cryptographic, Seeded, Source
+from privacy.terms import Terms
+from sites.errors import InputError
+
+STATISTICS, TRAINING = "statistics", "training"
+
+
+class Protection:
+    """A site's protection in one federation.
+
+    Args:
+        terms: on which it takes part.
+        site: its name.
+        patients: how many training patients it has, which is public.
+        seed: of seeded noise.
+        path: where its ledger lies; None: it lives in this process only.
+        expected: whether the site has released something before, so that there must be a ledger.
+    """
+
+    def __init__(
+        self, terms: Terms, site: str, patients: int, seed: int, path: Path | None = None, *, expected: bool = False
+    ) -> None:
+        self.terms = terms
+        self._site = site
+        self._patients = patients
+        self._seed = seed
+        self._path = path
+        self._expected = expected
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What the site has spent.
+
+        Raises:
+            privacy.ledger.LedgerError: it is damaged, lost or of other terms.
+            sites.errors.InputError: the terms are out of bounds for so many patients.
+        """
+        try:
+            budget = Budget.of(self.terms.epsilon, self._delta, self._patients)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return Ledger(budget, self._path, expected=self._expected)
+
+    @property
+    def _delta(self) -> float:
+        if self.terms.delta is not None:
+            return self.terms.delta
+        doubled = (max(self._patients, 1) - 1).bit_length()
+        return float(0.1 * 0.5**doubled)
+
+    def planned(self, setting: Setting, rounds: int) -> Mapping[str, Mechanism]:
+        """What each phase will release if all goes as agreed: phase -> mechanism.
+
+        Args:
+            setting: holds `sampling_rate` and `steps`.
+            rounds: in how many rounds the site is asked to train.
+
+        Raises:
+            sites.errors.InputError: the setting is out of bounds, or no noise keeps the site within its budget.
+        """
+        rate, steps = float(setting["sampling_rate"]), int(setting["steps"])
+        if not 0 < rate < 1:
+            raise InputError(f"sampling_rate: found {rate:g}, expected a share of the patients above 0 and below 1")
+        budget = self.ledger.budget
+        try:
+            statistics = Mechanism(_statistics_noise(budget.epsilon * self.terms.statistics, budget.delta))
+            noise = _training_noise(budget.epsilon, budget.delta, rate, steps * rounds, (statistics,))
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return {STATISTICS: statistics, TRAINING: Mechanism(noise, rate, steps * rounds)}
+
+    def statistics(self) -> tuple[float, Source]:
+        """The noise of the statistics, over their sensitivity, and its source; the spend is written down.
+
+        Raises:
+            privacy.ledger.BudgetError: the budget would be passed.
+            privacy.ledger.LedgerError: the spend cannot be written down.
+        """
+        budget = self.ledger.budget
+        noise = _statistics_noise(budget.epsilon * self.terms.statistics, budget.delta)
+        self.ledger.spend(STATISTICS, STATISTICS, Mechanism(noise), repeats=self._repeats)
+        return noise, self._source(STATISTICS)
+
+    def training(self, key: tuple[int, int, str], setting: Setting, rounds: int, split: Split) -> DPSGD:
+        """DP-SGD for one visit; the spend is written down.
+
+        Args:
+            key: trial, round and stream.
+            setting: holds `sampling_rate`, `steps` and `clip`.
+            rounds: how many the sites agreed on.
+            split: the training samples.
+
+        Raises:
+            privacy.ledger.BudgetError: the budget would be passed.
+            privacy.ledger.LedgerError: the spend cannot be written down.
+        """
+        whole = self.planned(setting, rounds)[TRAINING]
+        if not self.ledger.mechanisms(TRAINING):
+            self.ledger.foresee([whole])
+        steps = int(setting["steps"])
+        visit = replace(whole, count=steps)
+        self.ledger.spend(f"{TRAINING}/{'/'.join(map(str, key))}", TRAINING, visit, repeats=self._repeats)
+        return DPSGD(
+            noise_multiplier=visit.noise_multiplier,
+            sampling_rate=visit.sampling_rate,
+            steps=steps,
+            clip=float(setting["clip"]),
+            patient=split.patient,
+            patients=split.patients,
+            source=self._source(TRAINING, *key),
+        )
+
+    @property
+    def _repeats(self) -> bool:
+        """Seeded noise is the same when a round is done again: it is the same release."""
+        return self.terms.noise == "seeded"
+
+    def _source(self, *names: str | int) -> Source:
+        if self.terms.noise == "seeded":
+            return Seeded(stream(self._seed, "noise", self._site, *names))
+        return Cryptographic()
+
+
+@lru_cache
+def _statistics_noise(target: float, delta: float) -> float:
+    return noise_multiplier(target, delta, 1.0, 1)
+
+
+@lru_cache
+def _training_noise(target: float, delta: float, rate: float, steps: int, beside: tuple[Mechanism, ...]) -> float:
+    return noise_multiplier(target, delta, rate, steps, beside)

@@ -1,0 +1,195 @@
+"""A federation whose sites take part on terms: what leaves them, what it costs, and who stops when it is spent."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from fedcore.engines.inline import InlineGrid
+from fedcore.engines.parcels import parcel
+from fedcore.federation import FederationRequest, FederationResult, run_federation
+from fedcore.protection import STATISTICS, TRAINING, Protection
+from fedcore.samples import SiteSamples
+from privacy.accounting import epsilon
+from privacy.ledger import LedgerError
+from privacy.releases.sketches import NoisyHistogram, unpack
+from privacy.terms import Terms
+from sites.errors import InputError
+
+ROUNDS = 3
+TERMS = Terms(epsilon=20.0, noise="seeded")
+
+
+def _run(sites: list[SiteSamples], terms: Terms = TERMS, folder: Path | None = None, **more: Any) -> FederationResult:
+    asked = {"model": "logistic", "strategy": "fedavg", "rounds": ROUNDS, "seed": 1, "privacy": terms, **more}
+    return run_federation(sites, FederationRequest(**asked), folder=folder)
+
+
+@pytest.fixture
+def sites(clinics: list[SiteSamples]) -> list[SiteSamples]:
+    return [*clinics[:3], clinics[-1]]
+
+
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """What sites sent, by action."""
+    sent: dict[str, list[Any]] = {}
+    inner = InlineGrid._delivered
+
+    def delivered(self: InlineGrid, message: Any) -> Any:
+        reply = inner(self, message)
+        sent.setdefault(message.metadata.message_type, []).append(None if reply.has_error() else parcel(reply.content))
+        return reply
+
+    monkeypatch.setattr(InlineGrid, "_delivered", delivered)
+    return sent
+
+
+def _patients(samples: SiteSamples) -> int:
+    return len(np.unique(samples.patient_id[samples.split == "train"]))
+
+
+def test_nothing_leaves_but_with_noise_and_the_number_of_patients(
+    sites: list[SiteSamples], left: dict[str, list[Any]]
+) -> None:
+    first, second = sites[0].patient_id[:2]  # the first patient has the stays of the second as well
+    twice = replace(sites[0], patient_id=np.where(sites[0].patient_id == second, first, sites[0].patient_id))
+    result = _run([twice, *sites[1:]])
+    expected = [_patients(site) for site in (twice, *sites[1:3])]
+    assert [one.numbers for one in left["query.site"]] == [
+        {"train": n, "tuning": 0, "tuning-events": 0, "tuning-non-events": 0} for n in expected
+    ]
+    for one in left["query.statistics"]:
+        assert [type(sketch) for sketch in unpack(one.arrays).values()] == [NoisyHistogram]
+    for one, n in zip(left["train"], expected * ROUNDS, strict=True):
+        assert one.numbers["num-examples"] == n
+        assert (one.numbers["loss-weight"], one.numbers["loss-sum"]) == (0, 0.0)
+    assert all(one.numbers == {"num-examples": 0, "loss-sum": 0.0} for one in left["evaluate"])
+    assert [report.train_loss for report in result.rounds] == [None] * ROUNDS
+    assert result.selection.startswith("declared defaults: with patient-level privacy")
+
+
+def test_what_is_claimed_is_all_that_was_released_and_within_the_terms(sites: list[SiteSamples]) -> None:
+    result = _run(sites)
+    assert result.ledgers.keys() == {"amman", "bern", "cairo"}
+    for site, ledger in result.ledgers.items():
+        assert [entry.phase for entry in ledger.entries] == [STATISTICS] + [TRAINING] * ROUNDS
+        released = [entry.mechanism for entry in ledger.entries]
+        assert ledger.spent() == epsilon(released, ledger.budget.delta)
+        assert 0.99 * TERMS.epsilon <= ledger.spent() <= TERMS.epsilon
+        assert ledger.spent(phase=STATISTICS) == pytest.approx(TERMS.statistics * TERMS.epsilon, rel=0.01)
+        patients = _patients(next(one for one in sites if one.site == site))
+        assert 1 / (20 * patients) < ledger.budget.delta <= 1 / (10 * patients)
+
+
+def test_it_learns_and_repeats_bit_by_bit(sites: list[SiteSamples], told: Any) -> None:
+    result = _run(sites, Terms(epsilon=60.0, noise="seeded"), rounds=20)
+    y = np.concatenate([site.label[site.split == "held_out"] for site in sites])
+    p = np.concatenate([result.predictions[site.site][site.split == "held_out"] for site in sites])
+    assert roc_auc_score(y, p) > 0.65
+    assert told(_run(sites[::-1], Terms(epsilon=60.0, noise="seeded"), rounds=20)) == told(result)
+
+
+def test_cryptographic_noise_is_the_default_and_never_the_same(sites: list[SiteSamples]) -> None:
+    terms = Terms(epsilon=20.0)
+    assert terms.noise == "cryptographic"
+    one, other = _run(sites, terms), _run(sites, terms)
+    assert not np.array_equal(one.arrays["weight"], other.arrays["weight"])
+    assert [ledger.entries for ledger in one.ledgers.values()] == [ledger.entries for ledger in other.ledgers.values()]
+
+
+GREEDY = """
+from flwr.serverapp.strategy import FedAvg
+
+class Greedy(FedAvg):
+    def start(self, grid, initial_arrays, num_rounds=3, timeout=3600, **more):
+        return super().start(grid, initial_arrays, num_rounds + 4, timeout, **more)
+"""
+
+
+def test_a_site_whose_budget_is_spent_stops_and_says_so(
+    sites: list[SiteSamples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator agrees on three rounds and asks for seven."""
+    (tmp_path / "greedy_lab.py").write_text(GREEDY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = _run(sites, strategy="greedy_lab:Greedy")
+    refused = [one for one in result.dropped if one.action == "train"]
+    assert {(one.site, one.round) for one in refused} == {
+        (site, number) for site in ("amman", "bern", "cairo") for number in range(ROUNDS + 1, ROUNDS + 5)
+    }
+    assert all("the site's budget of epsilon 20 at delta" in one.reason for one in refused)
+    for ledger in result.ledgers.values():
+        assert len(ledger.entries) == 1 + ROUNDS
+        assert ledger.spent() <= 20.0
+
+
+def test_a_round_done_again_is_a_spend_of_its_own_and_none_is_lost(
+    sites: list[SiteSamples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after a site has answered and before anybody wrote its answer down."""
+    inner, left = (
+        InlineGrid._delivered,
+        [3 + 3 + 3 + 3 + 2],
+    )  # introduction, statistics, space, a round; two of the next
+
+    def deadly(self: InlineGrid, message: Any) -> Any:
+        reply = inner(self, message)
+        left[0] -= message.metadata.message_type != "evaluate"
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return reply
+
+    monkeypatch.setattr(InlineGrid, "_delivered", deadly)
+    terms = Terms(epsilon=20.0)
+    with pytest.raises(KeyboardInterrupt):
+        _run(sites, terms, tmp_path)
+    result = _run(sites, terms, tmp_path)
+    keys = {site: [entry.key for entry in ledger.entries] for site, ledger in result.ledgers.items()}
+    whole = ["statistics", *(f"training/0/{number}/train" for number in range(1, ROUNDS + 1))]
+    assert keys["cairo"] == whole
+    for site in ("amman", "bern"):  # they have paid twice for round two, so that nothing is left for round three
+        assert keys[site] == ["statistics", "training/0/1/train", "training/0/2/train", "training/0/2/train#2"]
+        assert result.ledgers[site].spent() <= 20.0
+    assert {(one.site, one.round) for one in result.dropped} == {("amman", 3), ("bern", 3)}
+
+
+def test_a_ledger_that_is_lost_is_not_begun_anew(tmp_path: Path) -> None:
+    one = Protection(TERMS, "amman", 100, 0, tmp_path / "ledger")
+    one.statistics()
+    (tmp_path / "ledger").unlink()
+    with pytest.raises(LedgerError, match="is lost"):
+        Protection(TERMS, "amman", 100, 0, tmp_path / "ledger", expected=True).statistics()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"model": "gru"}, "model 'gru' cannot be trained with patient-level privacy yet"),
+        ({"model": "mlp", "strategy": "fedper"}, "strategy 'fedper' cannot be trained with patient-level privacy"),
+        ({"strategy": "pooled"}, "anchor 'pooled' is no federation and knows no privacy"),
+        ({"settings": ({},)}, "settings cannot be tuned with patient-level privacy yet"),
+    ],
+)
+def test_what_cannot_be_private_is_refused(sites: list[SiteSamples], asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        _run(sites, **asked)
+
+
+def test_a_delta_of_more_than_a_tenth_of_a_patient_is_refused_by_the_site(sites: list[SiteSamples]) -> None:
+    with pytest.raises(Exception, match=r"amman: delta: found 0.01, expected above 0 and at most 1/\(10 x \d+\)"):
+        _run(sites, Terms(epsilon=20.0, delta=0.01, noise="seeded"))
+
+
+def test_fifty_stays_change_the_statistics_by_no_more_than_one_would() -> None:
+    """Without noise: each patient is in one cell of each column, however many rows."""
+    edges = np.tile(np.linspace(0, 1, 5), (2, 1))
+    values = np.array([[0.1, 0.9], [0.6, np.nan]])
+    none = np.zeros((2, 4))
+    whole = NoisyHistogram.release(["a", "b"], edges, values, 1.0, none)
+    without = NoisyHistogram.release(["a", "b"], edges, values[1:], 1.0, none)
+    assert np.linalg.norm(whole.counts - without.counts) <= np.sqrt(2)
+    assert whole.variance == pytest.approx([2.0, 2.0])
