@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from job import Job, embedded, heart, made_up
 from networks import hidden_for
-from plain_loop import plain_loop
+from plain_loop import Style, plain_loop
 from shared_job import Tensors, Training, save
 
 from fedcore.federation import FederationRequest, run_federation
@@ -62,11 +62,11 @@ def inline(job: Job) -> Run:
     return _timed(train)
 
 
-def plain(job: Job, tensors: list[Tensors], *, torch_optimizer: bool = False) -> Run:
+def plain(job: Job, tensors: list[Tensors], *, style: Style = "plain") -> Run:
     """The plain loop."""
 
     def train(on_round: Callable[[], None]) -> tuple[dict[str, np.ndarray], float]:
-        trained = plain_loop(job.training, tensors, on_round, torch_optimizer=torch_optimizer)
+        trained = plain_loop(job.training, tensors, on_round, style=style)
         return trained.arrays, trained.losses[-1][1]
 
     return _timed(train)
@@ -97,12 +97,13 @@ def pairs(name: str, repeats: str) -> dict[str, Any]:
     job = job_of(name)
     tensors = job.tensors()
     inline(job), plain(job, tensors)
-    ours, loops, usual = [], [], []
+    ours, loops, gathered, usual = [], [], [], []
     for number in range(int(repeats)):
         for turn in (0, 1) if number % 2 else (1, 0):
             ours.append(inline(job)) if turn else loops.append(plain(job, tensors))
+        gathered.append(plain(job, tensors, style="gathered"))
         if number % 3 == 0:
-            usual.append(plain(job, tensors, torch_optimizer=True))
+            usual.append(plain(job, tensors, style="usual"))
     return {
         "job": name,
         "sites": len(tensors),
@@ -113,6 +114,8 @@ def pairs(name: str, repeats: str) -> dict[str, Any]:
         "plain_s": median(run.rounds for run in loops),
         "plain_torch_optimizer_s": median(run.rounds for run in usual),
         "ratio": median(a.rounds / b.rounds for a, b in zip(ours, loops, strict=True)),
+        "gathered_s": median(run.rounds for run in gathered),
+        "gathered_ratio": median(a.rounds / b.rounds for a, b in zip(ours, gathered, strict=True)),
         "whole_ratio": median(a.whole_processor / b.whole_processor for a, b in zip(ours, loops, strict=True)),
         "ours_whole_s": median(run.whole_processor for run in ours),
         "largest_difference": difference(ours[-1].arrays, loops[-1].arrays),

@@ -5,8 +5,8 @@ samples, the same log loss over all tuning samples after each round, and the mod
 the `inline` engine is measured against. It sends nothing, checks nothing and keeps no record.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +23,25 @@ class Trained(NamedTuple):
     losses: list[tuple[float, float]]
 
 
+Style = Literal["plain", "usual", "gathered"]
+
+
+def _batches(
+    x: torch.Tensor, y: torch.Tensor, order: torch.Tensor, size: int, style: Style
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    if style == "gathered":
+        yield from zip(x[order].split(size), y[order].split(size), strict=True)  # type: ignore[no-untyped-call]
+        return
+    for index in order.split(size):  # type: ignore[no-untyped-call]
+        yield x[index], y[index]
+
+
 def plain_loop(
     training: Training,
     sites: Sequence[Tensors],
     on_round: Callable[[], None] = lambda: None,
     *,
-    torch_optimizer: bool = False,
+    style: Style = "plain",
 ) -> Trained:
     """Train.
 
@@ -36,12 +49,14 @@ def plain_loop(
         training: how.
         sites: on what.
         on_round: hears when a round has ended.
-        torch_optimizer: descend with `torch.optim.SGD`, as most would, rather than with the two lines it comes to.
+        style: `usual` descends with `torch.optim.SGD`, as most would, `plain` with the two lines it comes to;
+            `gathered` does that too, puts a whole pass into its order at once, and reads no loss before the pass is
+            over, which is what the `inline` engine does.
     """
     data = [[torch.from_numpy(a) for a in (site.x, site.y, site.tuning_x, site.tuning_y)] for site in sites]
     torch.manual_seed(draw_seed(training.seed, "initial"))
     model = network(sites[0].x.shape[1], training.hidden)
-    optimizer = torch.optim.SGD(model.parameters(), lr=training.step_size) if torch_optimizer else None
+    optimizer = torch.optim.SGD(model.parameters(), lr=training.step_size) if style == "usual" else None
     loss_of = torch.nn.functional.binary_cross_entropy_with_logits
     state = {name: value.clone() for name, value in model.state_dict().items()}
     total, tuning_total = sum(len(site.y) for site in sites), sum(len(site.tuning_y) for site in sites)
@@ -54,10 +69,10 @@ def plain_loop(
             model.train()
             order = torch.Generator().manual_seed(draw_seed(training.seed, "train", site.name, number))
             for _ in range(training.epochs):
-                site_loss = 0.0
-                for index in torch.randperm(len(y), generator=order).split(training.batch_size):  # type: ignore[no-untyped-call]
-                    loss = loss_of(model(x[index]), y[index])
-                    site_loss += loss.item() * len(index)
+                site_losses = []
+                for batch, truth in _batches(x, y, torch.randperm(len(y), generator=order), training.batch_size, style):
+                    loss = loss_of(model(batch), truth)
+                    site_losses.append(loss.detach() * len(truth) if style == "gathered" else loss.item() * len(truth))
                     loss.backward()
                     if optimizer is None:
                         with torch.no_grad():
@@ -69,7 +84,7 @@ def plain_loop(
                         optimizer.zero_grad()
             for name, value in model.state_dict().items():
                 average[name] += value.double() * (len(y) / total)
-            train_loss += site_loss
+            train_loss += float(sum(site_losses))
         state = {name: value.to(state[name].dtype) for name, value in average.items()}
         model.load_state_dict(state)
         model.eval()
