@@ -27,34 +27,18 @@ class MixesPatientsError(ValueError):
     """A network lets one patient's rows change what another's come to: one sentence with the remedy."""
 
 
-@dataclass(frozen=True)
-class Clipped:
-    """A clipped sum of gradients.
-
-    Attributes:
-        total: by parameter, the sum over patients of their clipped gradients.
-        norms: float [patients], the gradients' lengths before they were clipped; they never leave the site.
-        loss: the sum of the rows' log losses.
-    """
-
-    total: dict[str, Tensor]
-    norms: Tensor
-    loss: Tensor
-
-
-def clipped_sum(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> Clipped:
-    """The sum over patients of the gradients of their summed log losses, each clipped to length `clip`.
+def clipped_sum(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
+    """The sum over patients of the gradients of their summed log losses, each clipped to length `clip`, by parameter.
 
     Args:
         network: maps the inputs to logits [n]; its parameters that require a gradient are trained.
         inputs: the rows, by name; first axis n, which may be 0.
         truth: float [n].
-        patient: int64 [n], whose row it is, from 0.
+        patient: int64 [n], whose row it is: each of 0 to some number at least once.
         clip: C > 0.
     """
     if len(truth) == 0:
-        total = {name: torch.zeros_like(value) for name, value in network.named_parameters() if value.requires_grad}
-        return Clipped(total, torch.zeros(0), torch.zeros(()))
+        return {name: torch.zeros_like(value) for name, value in network.named_parameters() if value.requires_grad}
     return (_by_layers if linear_only(network) else _by_rows)(network, inputs, truth, patient, clip)
 
 
@@ -68,7 +52,7 @@ def _loss(logits: Tensor, truth: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
 
 
-def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> Clipped:
+def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
     seen: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
     def note(layer: Any, arguments: tuple[Tensor, ...], named: Mapping[str, Tensor], output: Tensor) -> None:
@@ -85,61 +69,56 @@ def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tenso
     if any(row.ndim != 2 for _, row, _ in seen) or len({id(layer) for layer, _, _ in seen}) < len(seen):
         return _by_rows(network, inputs, truth, patient, clip)  # several vectors a row, or a layer that is used twice
     back = [g.reshape(len(g), -1) for g in torch.autograd.grad(loss, [output for _, _, output in seen])]
+    pairs = list(zip([(layer, row) for layer, row, _ in seen], back, strict=True))
     patients = int(patient.max()) + 1
-    alone = patients == len(patient)
-    if alone:
-        order = torch.argsort(patient)
-    same = truth.new_ones(()) if alone else (patient[:, None] == patient[None, :]).to(truth.dtype)
-    squared = torch.zeros(patients, dtype=torch.float64)
-    for (layer, row, _), gradient in zip(seen, back, strict=True):
-        if alone:
-            inner = (gradient * gradient).sum(1) * ((row * row).sum(1) + (layer.bias is not None))
-            squared += inner[order].double()
-        else:
-            inner = (gradient @ gradient.T) * (row @ row.T + float(layer.bias is not None)) * same
-            squared.index_add_(0, patient, inner.sum(1).double())
-    norms = squared.clamp_min(0).sqrt()
-    factor = _factor(norms, clip)[patient].to(truth.dtype)
-    total: dict[str, Tensor] = {}
-    names = {id(value): name for name, value in network.named_parameters()}
-    for (layer, row, _), gradient in zip(seen, back, strict=True):
+    if patients == len(patient):  # a row each
+        factor = _factor(
+            sum(
+                gradient.square().sum(1) * (row.square().sum(1) + float(layer.bias is not None))
+                for (layer, row), gradient in pairs
+            ),
+            clip,
+        )
+    else:
+        same = (patient[:, None] == patient[None, :]).to(truth.dtype)
+        inner = sum(
+            (gradient @ gradient.T) * (row @ row.T + float(layer.bias is not None)) for (layer, row), gradient in pairs
+        )
+        squared = torch.zeros(patients, dtype=truth.dtype).index_add_(0, patient, (inner * same).sum(1))
+        factor = _factor(squared, clip)[patient]
+    total: dict[int, Tensor] = {}
+    for (layer, row), gradient in pairs:
         weighted = gradient * factor[:, None]
-        for value, part in ((layer.weight, weighted.T @ row), (layer.bias, weighted.sum(0))):
-            if value is not None and value.requires_grad:
-                name = names[id(value)]
-                total[name] = total[name] + part if name in total else part
-    return Clipped(total, norms, loss.detach())
+        total[id(layer.weight)] = weighted.T @ row
+        if layer.bias is not None:
+            total[id(layer.bias)] = weighted.sum(0)
+    return {name: total[id(value)] for name, value in network.named_parameters() if value.requires_grad}
 
 
-def _by_rows(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> Clipped:
+def _by_rows(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
     from opacus import GradSampleModule
 
     sampled = GradSampleModule(network, batch_first=True, loss_reduction="sum")
     try:
-        loss = _loss(sampled(**inputs), truth)
-        loss.backward()  # type: ignore[no-untyped-call]
+        _loss(sampled(**inputs), truth).backward()  # type: ignore[no-untyped-call]
         patients = int(patient.max()) + 1
         own = {}
-        squared = torch.zeros(patients, dtype=torch.float64)
         for name, value in network.named_parameters():
-            if not value.requires_grad:
-                continue
-            rows: Tensor = value.grad_sample  # type: ignore[attr-defined]
-            own[name] = torch.zeros((patients, *value.shape), dtype=rows.dtype).index_add_(0, patient, rows)
-            squared += own[name].reshape(patients, -1).double().square().sum(1)
-            value.grad = None
+            if value.requires_grad:
+                rows: Tensor = value.grad_sample  # type: ignore[attr-defined]
+                own[name] = torch.zeros((patients, *value.shape), dtype=rows.dtype).index_add_(0, patient, rows)
+                value.grad = None
     finally:
         sampled.remove_hooks()
         sampled.del_grad_sample()
-    norms = squared.sqrt()
-    factor = _factor(norms, clip)
-    total = {name: torch.tensordot(factor.to(each.dtype), each, dims=1) for name, each in own.items()}
-    return Clipped(total, norms, loss.detach())
+    squared = sum(each.reshape(patients, -1).square().sum(1) for each in own.values())
+    factor = _factor(squared, clip)
+    return {name: torch.tensordot(factor, each, dims=1) for name, each in own.items()}
 
 
-def _factor(norms: Tensor, clip: float) -> Tensor:
-    """What each patient's gradient is multiplied by; a little less than C / norm, so that rounding stays below C."""
-    return torch.where(norms > clip, clip * (1 - 1e-6) / norms, torch.ones_like(norms))
+def _factor(squared: "Tensor | int", clip: float) -> Tensor:
+    """What each patient's gradient is multiplied by; a little less than C / length, so that rounding stays below C."""
+    return clip * (1 - 1e-5) / torch.as_tensor(squared).clamp_min(0).sqrt().clamp_min(clip * (1 - 1e-5))
 
 
 def refuse_mixing(network: nn.Module, inputs: Inputs) -> None:
@@ -215,11 +194,11 @@ class DPSGD:
             rows = torch.nonzero(drawn[whose]).squeeze(1)
             place = torch.cumsum(drawn, 0) - 1  # the drawn patients, from 0
             batch = {name: value[rows] for name, value in inputs.items()}
-            clipped = clipped_sum(network, batch, truth[rows], place[whose[rows]], self.clip)
+            total = clipped_sum(network, batch, truth[rows], place[whose[rows]], self.clip)
             yield {
                 name: (value + self.noise_multiplier * self.clip * self._normal(value))
                 / (self.sampling_rate * self.patients)
-                for name, value in clipped.total.items()
+                for name, value in total.items()
             }
 
     def _normal(self, like: Tensor) -> Tensor:

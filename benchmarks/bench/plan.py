@@ -319,7 +319,7 @@ def _refuse_unprotected(suite: SuiteSpec, pairs: Sequence[tuple[str, str]]) -> N
     if any(budget is not None for budget in suite.epsilon) and all(cannot(*pair) for pair in pairs):
         raise InputError(
             f"suite {suite.name}: none of its cells can be trained with patient-level privacy yet; expected model "
-            "logistic with fedavg, fedprox, scaffold or the like"
+            "logistic or mlp with fedavg, fedprox, scaffold or the like"
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import grids
 import ingest
+import private
 import rivals
 
 HERE = Path(__file__).parent
@@ -27,6 +28,7 @@ LINES: Mapping[str, Callable[[dict[str, Any]], list[str]]] = {
     "ingest": ingest.lines,
     "training": rivals.lines,
     "grid": grids.lines,
+    "privacy": private.lines,
 }
 
 
@@ -45,6 +47,7 @@ def main() -> None:
             "ingest": lambda: ingest.section(folder, home, chart_rows=options.chart_rows, stays=options.stays),
             "training": lambda: rivals.section(folder, home),
             "grid": lambda: grids.section(folder, home),
+            "privacy": lambda: private.section(folder, home),
         }
         for kind in options.only or LINES:
             report[kind] = {**measure[kind](), **_where()}

@@ -96,7 +96,9 @@ class ModelSpec:
         """
         chosen = {"federated": self.federated, "alone": self.alone, "private": self.private}[kind]
         if chosen is None and kind == "private":
-            raise InputError(f"model '{self.name}' cannot be trained with patient-level privacy yet; expected logistic")
+            raise InputError(
+                f"model '{self.name}' cannot be trained with patient-level privacy yet; expected logistic or mlp"
+            )
         if chosen is None:
             raise InputError(f"model '{self.name}' is an anchor only; use strategy pooled or local")
         return chosen

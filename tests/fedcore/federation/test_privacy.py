@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 from fedcore.engines.inline import InlineGrid
 from fedcore.engines.parcels import parcel
 from fedcore.federation import FederationRequest, FederationResult, run_federation
+from fedcore.models import model
 from fedcore.protection import STATISTICS, TRAINING, Protection
 from fedcore.samples import SiteSamples
 from privacy.accounting import epsilon
+from privacy.dpsgd import linear_only, refuse_mixing
 from privacy.ledger import LedgerError
 from privacy.releases.sketches import NoisyHistogram, unpack
 from privacy.terms import Terms
@@ -91,6 +94,22 @@ def test_it_learns_and_repeats_bit_by_bit(sites: list[SiteSamples], told: Any) -
     p = np.concatenate([result.predictions[site.site][site.split == "held_out"] for site in sites])
     assert roc_auc_score(y, p) > 0.65
     assert told(_run(sites[::-1], Terms(epsilon=60.0, noise="seeded"), rounds=20)) == told(result)
+
+
+@pytest.mark.parametrize("name", [name for name in model.names() if model.load(name).private is not None])
+def test_each_model_with_a_private_recipe_lets_no_patient_mix_and_is_clipped_by_its_layers(name: str) -> None:
+    recipe = model.load(name).recipe("private")
+    learner = recipe.learner({"x": 5}, recipe.untuned)
+    network = learner._built(torch.device("cpu")).train()  # type: ignore[attr-defined]
+    assert linear_only(network)
+    refuse_mixing(network, {"x": torch.randn(4, 5)})
+    assert {"sampling_rate", "steps", "clip", "step_size", "l2"} == set(recipe.untuned)
+
+
+def test_a_perceptron_learns_privately(sites: list[SiteSamples]) -> None:
+    result = _run(sites, Terms(epsilon=60.0, noise="seeded"), model="mlp", rounds=10)
+    assert result.dropped == []
+    assert all(ledger.spent() <= 60 for ledger in result.ledgers.values())
 
 
 def test_cryptographic_noise_is_the_default_and_never_the_same(sites: list[SiteSamples]) -> None:
