@@ -31,7 +31,7 @@ def section(folder: Path, home: Path) -> dict[str, Any]:
 def lines(report: dict[str, Any]) -> list[str]:
     """The table of the page."""
     out = [
-        "| a step of 64 patients, 622 features | no privacy, ms | ours, ms | ratio | Opacus: hooks | functorch | ghost |",
+        "| step of 64 patients, 622 features | no privacy, ms | ours, ms | ratio | Opacus: hooks | functorch | ghost |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for s in report["steps"]:
