@@ -17,7 +17,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from errno import EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -59,13 +61,22 @@ class Desk:
         memory: what the site remembers of this federation.
         terms: on which the site gives up some of its patients' privacy; None: it takes part without noise.
         seed: the cell's, for noise that is seeded.
+        ledgers: the folder of the sites' ledgers; None: they lie with what the sites remember.
     """
 
-    def __init__(self, samples: SiteSamples, memory: SiteMemory, terms: Terms | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        samples: SiteSamples,
+        memory: SiteMemory,
+        terms: Terms | None = None,
+        seed: int = 0,
+        ledgers: Path | None = None,
+    ) -> None:
         self.samples = samples
         self.memory = memory
         self._terms = terms
         self._seed = seed
+        self._ledgers = ledgers
         self._spaces: dict[str, FeatureSpace] = {}
         self._splits: dict[tuple[str, str], Split] = {}
 
@@ -87,6 +98,8 @@ class Desk:
             return None
         patients = _patients(self.samples.in_split("train"))
         path = self.memory.place("ledger")
+        if self._ledgers is not None:
+            path = self._ledgers / f"{quote(self.samples.site, safe='')}.ledger"
         return Protection(self._terms, self.samples.site, patients, self._seed, path, expected=bool(self.memory.agreed))
 
     @property

@@ -72,6 +72,7 @@ def run_federation(
     request: FederationRequest,
     *,
     folder: Path | None = None,
+    ledgers: Path | None = None,
     on_round: Callable[[RoundReport], None] | None = None,
 ) -> FederationResult:
     """Train a model over sites and predict with it.
@@ -85,6 +86,8 @@ def run_federation(
         request: what to train.
         folder: where its checkpoint is kept, patient data and all; a federation that was killed goes on from there.
             None: it keeps none.
+        ledgers: where the sites' ledgers are kept, which outlive the checkpoint: whoever runs the same federation again
+            spends from what is left. None: they lie in the checkpoint.
         on_round: hears of each round as it ends.
 
     Raises:
@@ -106,7 +109,7 @@ def run_federation(
     rules = None if request.protocol is None else protocol.load(request.protocol)
     if plan.faults is not None:
         plan.faults.check([site.site for site in ordered], "faults", trees=plan.model.kind == "trees")
-    run = _Run(request, plan, folder, on_round or (lambda _: None))
+    run = _Run(request, plan, folder, ledgers, on_round or (lambda _: None))
     with _one_thread():
         if request.strategy in ("local", "external"):
             return _alone(run, training, ordered)
@@ -124,6 +127,7 @@ class _Run:
     request: FederationRequest
     plan: Plan
     folder: Path | None
+    ledgers: Path | None
     on_round: OnRound
 
 
@@ -187,7 +191,9 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
         from fedcore.engines import simulation
 
         remembered: Mapping[str, SiteMemory]
-        (outcome,), (remembered,), (ledgers,) = simulation.run(training, [run.request], run.on_round, run.folder)
+        (outcome,), (remembered,), (ledgers,) = simulation.run(
+            training, [run.request], run.on_round, run.folder, run.ledgers
+        )
     else:
         outcome, remembered, ledgers = _in_process(run, training, memories)
     return FederationResult(
@@ -206,7 +212,7 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
 def _in_process(
     run: _Run, training: Sequence[SiteSamples], memories: Path | None
 ) -> tuple[Outcome, Mapping[str, SiteMemory], Mapping[str, Ledger]]:
-    desks = [Desk(one, SiteMemory(memories, one.site), run.plan.terms, run.plan.seed) for one in training]
+    desks = [Desk(one, SiteMemory(memories, one.site), run.plan.terms, run.plan.seed, run.ledgers) for one in training]
     outcomes: list[Outcome] = []
 
     def open_desk(context: Context, federation: str) -> Desk:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import Piece, run_cell
-from bench.code import representation_of
+from bench.code import ORACLE, representation_of
 from bench.estimate import longest_first
 from bench.grid import Grid
 from bench.modes import CacheMode, Rerun
@@ -59,6 +59,8 @@ def run_cells(
     pending = (
         [cell for cell in cells if is_pending(cell, cache_mode, rerun)] if cache_mode is not CacheMode.only else []
     )
+    # the oracle is looked up in no time: it is worth no process of its own
+    jobs = min(jobs, max(1, sum(cell.spec.model.name != ORACLE for cell in pending)))
     if jobs > 1 or address is not None:
         pending = longest_first(pending, [one.record for one in found.values()])
     if pending:

@@ -181,7 +181,8 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
         if checkpoint and not reuse:
             shutil.rmtree(checkpoint, ignore_errors=True)
         request = request_of(spec, engine, real=any(site.dataset.manifest.data_kind == "real" for site in sites))
-        result = _federation(samples, request, checkpoint, on_round)
+        ledgers = home() / "ledgers" / folder.name
+        result = _federation(samples, request, checkpoint, ledgers, on_round)
         trained = Trained(
             data=described(served, sites, skipped),
             training=_training(result),
@@ -201,7 +202,11 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
 
 
 def _federation(
-    samples: Sequence[SiteSamples], request: FederationRequest, checkpoint: Path | None, on_round: OnRound
+    samples: Sequence[SiteSamples],
+    request: FederationRequest,
+    checkpoint: Path | None,
+    ledgers: Path,
+    on_round: OnRound,
 ) -> FederationResult:
     """Run it, or go on; what cannot be gone on from is begun anew.
 
@@ -209,12 +214,12 @@ def _federation(
     """
     try:
         try:
-            return run_federation(samples, request, folder=checkpoint, on_round=on_round)
+            return run_federation(samples, request, folder=checkpoint, ledgers=ledgers, on_round=on_round)
         except CheckpointError:
             if checkpoint is None:
                 raise
             shutil.rmtree(checkpoint)
-            return run_federation(samples, request, folder=checkpoint, on_round=on_round)
+            return run_federation(samples, request, folder=checkpoint, ledgers=ledgers, on_round=on_round)
     except (FederationError, InputError):
         if checkpoint is not None:
             shutil.rmtree(checkpoint, ignore_errors=True)

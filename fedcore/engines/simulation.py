@@ -49,13 +49,14 @@ class Spooled:
     folder: Path
     memories: tuple[Path, ...]
     terms: tuple[tuple[Terms | None, int], ...]
+    ledgers: Path | None
 
     def __call__(self, context: Context, federation: str) -> Desk:
         """See `fedcore.client.client_app`."""
         torch.set_num_threads(1)
         number = int(federation)
         partition = int(str(context.node_config["partition-id"]))
-        return _desk(self.folder, partition, self.memories[number], federation, *self.terms[number])
+        return _desk(self.folder, partition, self.memories[number], federation, *self.terms[number], self.ledgers)
 
 
 @cache
@@ -66,9 +67,11 @@ def _samples(folder: Path, partition: int) -> SiteSamples:
 
 
 @cache
-def _desk(folder: Path, partition: int, memories: Path, federation: str, terms: Terms | None, seed: int) -> Desk:
+def _desk(
+    folder: Path, partition: int, memories: Path, federation: str, terms: Terms | None, seed: int, ledgers: Path | None
+) -> Desk:
     samples = _samples(folder, partition)
-    return Desk(samples, SiteMemory(memories, samples.site), terms, seed)
+    return Desk(samples, SiteMemory(memories, samples.site), terms, seed, ledgers)
 
 
 def run(
@@ -76,6 +79,7 @@ def run(
     requests: Sequence[FederationRequest],
     on_round: OnRound,
     folder: Path | None = None,
+    ledgers: Path | None = None,
     *,
     cores: int | None = None,
 ) -> tuple[list[Outcome], list[dict[str, SiteMemory]], list[dict[str, Ledger]]]:
@@ -86,6 +90,7 @@ def run(
         requests: what is asked; no anchors.
         on_round: hears of each round as it ends.
         folder: where the checkpoint of the only request is kept.
+        ledgers: where the sites' ledgers of the only request are kept.
         cores: how many sites train at a time; default: one a core.
 
     Returns:
@@ -102,16 +107,18 @@ def run(
             with (spool / f"{partition}.pickle").open("wb") as file:
                 pickle.dump(samples, file, protocol=pickle.HIGHEST_PROTOCOL)
         kept = [folder] if folder is not None else [spool / f"federation-{n}" for n in range(len(requests))]
-        outcomes = _apart(_Job(spool, tuple(kept), tuple(requests), len(training), cores or _cores()), on_round)
+        outcomes = _apart(
+            _Job(spool, tuple(kept), tuple(requests), len(training), cores or _cores(), ledgers), on_round
+        )
         memories = [{one.site: SiteMemory(at / SITES, one.site) for one in training} for at in kept]
         desks = [
-            Desk(one, memory[one.site], request.privacy, request.seed)
+            Desk(one, memory[one.site], request.privacy, request.seed, ledgers)
             for request, memory in zip(requests, memories, strict=True)
             for one in training
         ]
-        ledgers = [ledgers_of(desks[k : k + len(training)]) for k in range(0, len(desks), len(training))]
+        kept_ledgers = [ledgers_of(desks[k : k + len(training)]) for k in range(0, len(desks), len(training))]
         detached = [{site: one.detached() for site, one in memory.items()} for memory in memories]
-    return outcomes, detached, ledgers
+    return outcomes, detached, kept_ledgers
 
 
 def _cores() -> int:
@@ -125,6 +132,7 @@ class _Job:
     requests: tuple[FederationRequest, ...]
     sites: int
     cores: int
+    ledgers: Path | None
 
 
 def _apart(job: _Job, on_round: OnRound) -> list[Outcome]:
@@ -214,7 +222,7 @@ def _simulate(connection: Connection, job: _Job) -> None:
                 connection.send(("error", _carried(error)))
 
     terms = tuple((request.privacy, request.seed) for request in job.requests)
-    sites = client_app(Spooled(job.spool, tuple(folder / SITES for folder in job.folders), terms))
+    sites = client_app(Spooled(job.spool, tuple(folder / SITES for folder in job.folders), terms, job.ledgers))
     init: dict[str, Any] = {
         "address": "local",
         "num_cpus": job.cores,

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from fedcore.engines.inline import InlineGrid
 from fedcore.engines.parcels import parcel
+from fedcore.errors import FederationError
 from fedcore.federation import FederationRequest, FederationResult, run_federation
 from fedcore.models import model
 from fedcore.protection import STATISTICS, TRAINING, Protection
@@ -212,3 +213,16 @@ def test_fifty_stays_change_the_statistics_by_no_more_than_one_would() -> None:
     without = NoisyHistogram.release(["a", "b"], edges, values[1:], 1.0, none)
     assert np.linalg.norm(whole.counts - without.counts) <= np.sqrt(2)
     assert whole.variance == pytest.approx([2.0, 2.0])
+
+
+def test_the_same_federation_run_again_spends_from_what_is_left(sites: list[SiteSamples], tmp_path: Path) -> None:
+    """Else a budget could be spent as often as somebody likes to run it."""
+    asked = FederationRequest(model="logistic", strategy="fedavg", rounds=ROUNDS, seed=1, privacy=Terms(epsilon=20.0))
+    first = run_federation(sites, asked, folder=tmp_path / "first", ledgers=tmp_path / "ledgers")
+    with pytest.raises(FederationError, match="the site's budget of epsilon 20 at delta"):
+        run_federation(sites, asked, folder=tmp_path / "second", ledgers=tmp_path / "ledgers")
+    seeded = asked.model_copy(update={"privacy": TERMS})
+    again = [run_federation(sites, seeded, ledgers=tmp_path / "seeded") for _ in range(2)]
+    assert np.array_equal(again[0].arrays["weight"], again[1].arrays["weight"]), "the same noise is the same release"
+    for ledger in first.ledgers.values():
+        assert ledger.spent() <= 20.0
