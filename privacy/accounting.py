@@ -93,7 +93,13 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float, accountant: str = "pl
     if accountant not in ACCOUNTANTS:
         raise ValueError(f"accountant: found {accountant!r}, expected one of {', '.join(ACCOUNTANTS)}")
     whole = composed(mechanisms)
-    return ACCOUNTANTS[accountant](whole, delta) if whole else 0.0
+    return _spent(whole, delta, accountant) if whole else 0.0
+
+
+@lru_cache(maxsize=1024)
+def _spent(mechanisms: tuple[Mechanism, ...], delta: float, accountant: str) -> float:
+    """Sites of like size and budget ask the same."""
+    return ACCOUNTANTS[accountant](mechanisms, delta)
 
 
 def noise_multiplier(

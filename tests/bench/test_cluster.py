@@ -28,7 +28,7 @@ description: Cells that take a second
 tasks: [mortality/in_hospital/first_24h]
 entries:
   - {model: logistic, strategies: [local, pooled, fedavg]}
-seeds: [0, 1]
+seeds: [0, 1, 2, 3, 4]
 rounds: 2
 tune: {settings: 1}
 evaluation: {replicates: 100}
