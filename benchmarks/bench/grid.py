@@ -7,12 +7,15 @@ Whether a piece is tried again is decided here, not by Ray, which makes no diffe
 and a piece that takes its process with it.
 """
 
+import _thread
 import os
+import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +67,9 @@ class Grid:
 
     def __enter__(self) -> Self:
         if self._jobs > 1 or self._address is not None:
-            self._tasks = _Tasks(self._open.enter_context(session(self._jobs, self._address)))
+            folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+            stop = Path(folder) / "stop" if self._address is None else None
+            self._tasks = _Tasks(self._open.enter_context(session(self._jobs, self._address)), stop)
             self._open.callback(self._tasks.stop)
         return self
 
@@ -128,7 +133,13 @@ class _Mailbox:
 
 
 def _in_worker(
-    run: int, index: int, work: Callable[[Piece, Report], Result], piece: Piece, mailbox: Any, folder: str
+    run: int,
+    index: int,
+    work: Callable[[Piece, Report], Result],
+    piece: Piece,
+    mailbox: Any,
+    folder: str,
+    stop: Path | None,
 ) -> Outcome[Result]:
     os.chdir(folder)  # the user's own modules are looked for, and fingerprinted, in the current folder
     environment.prepare()
@@ -141,18 +152,52 @@ def _in_worker(
             told = time.monotonic()
             mailbox.put.remote(run, index, news)
 
-    return _attempt(index, work, piece, report)
+    try:
+        if stop is not None and stop.exists():
+            raise KeyboardInterrupt
+        with _interrupted_by(stop):
+            return _attempt(index, work, piece, report)
+    except KeyboardInterrupt:
+        return Outcome(index, None, "interrupted")
+
+
+@contextmanager
+def _interrupted_by(stop: Path | None) -> Iterator[None]:
+    """Ctrl-C reaches what runs inside when this file is there.
+
+    `ray.cancel` would do so as well; where the task ends at the same moment, Ray then ends the driver (a failed check
+    in its task manager, seen with 2.55.1).
+    """
+    if stop is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not stop.exists():
+            if over.wait(POLL_SECONDS):
+                return
+        _thread.interrupt_main()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class _Tasks:
     """The pieces of a grid as tasks of Ray, one a processor."""
 
-    def __init__(self, ray: Any) -> None:
+    def __init__(self, ray: Any, stop: Path | None) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         # Beside the driver: on another node it could be lost, and the grid with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._ray = ray
+        self._stop = stop
         self._mailbox = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Mailbox).remote()
         self._task = ray.remote(num_cpus=1, max_retries=0)(_in_worker)
         self._pending: dict[Any, int] = {}
@@ -170,7 +215,7 @@ class _Tasks:
         shared, folder = ray.put(work), str(Path.cwd())
 
         def begin(index: int) -> None:
-            task = self._task.remote(self._run, index, shared, pieces[index], self._mailbox, folder)
+            task = self._task.remote(self._run, index, shared, pieces[index], self._mailbox, folder, self._stop)
             self._pending[task] = index
 
         for index in range(len(pieces)):
@@ -197,8 +242,11 @@ class _Tasks:
     def stop(self) -> None:
         """Interrupt what still runs, so that it clears up behind itself; what has not begun never does."""
         pending = list(self._pending)
-        for reference in reversed(pending):  # those that run come last, lest their places are taken
-            self._ray.cancel(reference)
+        if self._stop is not None:  # all workers are on this machine
+            self._stop.touch()
+        else:
+            for reference in reversed(pending):  # those that run come last, lest their places are taken
+                self._ray.cancel(reference)
         if pending:
             self._ray.wait(pending, num_returns=len(pending), timeout=STOP_SECONDS)
 
