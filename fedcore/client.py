@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from errno import EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -46,9 +46,6 @@ from privacy.releases.messages import TOO_FEW
 from privacy.releases.sketches import ReleaseError
 from privacy.terms import Terms
 from sites.errors import InputError
-
-if TYPE_CHECKING:
-    from privacy.dpsgd import DPSGD
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +145,7 @@ class Desk:
             for key, value in entry.items()
         }
         last = int(str(terms["last-round"]))
+        protection = self.protection
         return Visit(
             site=self.samples.site,
             round=number,
@@ -160,13 +158,10 @@ class Desk:
             make=self.learner,
             open_split=lambda: self.split("train"),
             memory=self.memory.read(trial, last),
-            protect=None if self.protection is None else partial(self._protect, trial, number),
+            protect=None
+            if protection is None
+            else partial(protection.training, trial, number, int(self.memory.term("rounds"))),
         )
-
-    def _protect(self, trial: int, number: int, stream: str, setting: Setting, split: Split) -> "DPSGD":
-        if self.protection is None:
-            raise ReleaseError("the site takes part without noise")
-        return self.protection.training((trial, number, stream), setting, int(self.memory.term("rounds")), split)
 
 
 def ledgers_of(desks: Iterable[Desk]) -> dict[str, Ledger]:

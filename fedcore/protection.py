@@ -100,13 +100,15 @@ class Protection:
         self.ledger.spend(STATISTICS, STATISTICS, Mechanism(noise), repeats=self._repeats)
         return noise, self._source(STATISTICS)
 
-    def training(self, key: tuple[int, int, str], setting: Setting, rounds: int, split: Split) -> DPSGD:
+    def training(self, trial: int, number: int, rounds: int, stream: str, setting: Setting, split: Split) -> DPSGD:
         """DP-SGD for one visit; the spend is written down.
 
         Args:
-            key: trial, round and stream.
-            setting: holds `sampling_rate`, `steps` and `clip`.
+            trial: the setting's number.
+            number: the round.
             rounds: how many the sites agreed on.
+            stream: which training of the visit this is.
+            setting: holds `sampling_rate`, `steps` and `clip`.
             split: the training samples.
 
         Raises:
@@ -118,7 +120,7 @@ class Protection:
             self.ledger.foresee([whole])
         steps = int(setting["steps"])
         visit = replace(whole, count=steps)
-        self.ledger.spend(f"{TRAINING}/{'/'.join(map(str, key))}", TRAINING, visit, repeats=self._repeats)
+        self.ledger.spend(f"{TRAINING}/{trial}/{number}/{stream}", TRAINING, visit, repeats=self._repeats)
         return DPSGD(
             noise_multiplier=visit.noise_multiplier,
             sampling_rate=visit.sampling_rate,
@@ -126,7 +128,7 @@ class Protection:
             clip=float(setting["clip"]),
             patient=split.patient,
             patients=split.patients,
-            source=self._source(TRAINING, *key),
+            source=self._source(TRAINING, trial, number, stream),
         )
 
     @property

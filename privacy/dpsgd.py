@@ -43,9 +43,11 @@ def clipped_sum(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tens
 
 
 def linear_only(network: nn.Module) -> bool:
-    """Whether all that is trained belongs to linear layers."""
-    own = {id(value) for layer in network.modules() if isinstance(layer, nn.Linear) for value in layer.parameters()}
-    return all(id(value) in own for value in network.parameters() if value.requires_grad)
+    """Whether the network is trained as a whole and consists of linear layers that share no parameter."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    own = [id(value) for layer in layers for value in layer.parameters()]
+    unshared = len(set(own)) == len(own)
+    return unshared and all(value.requires_grad and id(value) in own for value in network.parameters())
 
 
 def _loss(logits: Tensor, truth: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tenso
         total[id(layer.weight)] = weighted.T @ row
         if layer.bias is not None:
             total[id(layer.bias)] = weighted.sum(0)
-    return {name: total[id(value)] for name, value in network.named_parameters() if value.requires_grad}
+    return {name: total[id(value)] for name, value in network.named_parameters()}
 
 
 def _by_rows(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
@@ -124,7 +126,7 @@ def _factor(squared: "Tensor | int", clip: float) -> Tensor:
 def refuse_mixing(network: nn.Module, inputs: Inputs) -> None:
     """See that no row's logit depends on another row.
 
-    The rows' places are changed and all but one of them are replaced: that one's logit has to stay.
+    All rows but the first are replaced, and then there are fewer: the first one's logit has to stay.
 
     Args:
         network: as it trains; dropout is left out of account.
@@ -133,20 +135,17 @@ def refuse_mixing(network: nn.Module, inputs: Inputs) -> None:
     Raises:
         MixesPatientsError: it changes.
     """
-    n = len(next(iter(inputs.values())))
-    if n < 2:
+    if len(next(iter(inputs.values()))) < 2:
         return
     dropouts = [layer for layer in network.modules() if isinstance(layer, nn.Dropout) and layer.training]
     for layer in dropouts:
         layer.eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
+    alone = {name: torch.cat([value[:1], torch.zeros_like(value[1:])]) for name, value in inputs.items()}
+    other = {name: torch.cat([value[:1], value[:1] * 2 + 1]) for name, value in inputs.items()}
     try:
         with torch.no_grad():
-            whole = network(**inputs)[0]
-            first = network(**{name: torch.cat([value[:1], value[1:].flip(0) * 0]) for name, value in inputs.items()})[
-                0
-            ]
-            again = network(**{name: torch.cat([value[:1], value[:1] * 2 + 1]) for name, value in inputs.items()})[0]
+            whole, first, again = (network(**rows)[0] for rows in (inputs, alone, other))
     finally:
         network.load_state_dict(before)
         for layer in dropouts:

@@ -5,8 +5,8 @@ ClientUpdate).
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, cast
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class MinibatchLearner:
         inputs = {name: _tensor(value, place) for name, value in encoded.items()}
         target = torch.from_numpy(label.astype(np.float32)).to(place)
         n, batch_size, epochs = len(target), int(self._setting["batch_size"]), int(self._setting["epochs"])
-        with _seeded(seed, place):
+        with _seeded(seed, place), ExitStack() as left:
             network = self._network(arrays, place).train()
             trained = _trained(network, objective)
             optimizer = self._optimizer(
@@ -81,7 +81,7 @@ class MinibatchLearner:
                 optimizer.restore(memory)
             pulls = _pulls(trained, objective, place)
             contrast = self._contrast(objective, place)
-            embedded = _Embedded(network, wanted=contrast is not None)
+            embedded = None if contrast is None else left.enter_context(_Embedded(network))
             traced = {name: torch.zeros_like(value) for name, value in trained.items()} if objective.traced else {}
             mixed = self._mixed(objective.mixture, place)
             order = torch.Generator().manual_seed(seed)
@@ -93,7 +93,7 @@ class MinibatchLearner:
                 for batch, truth in _batches(inputs, target, shuffled, batch_size):
                     loss = nn.functional.binary_cross_entropy_with_logits(network(**batch), truth)
                     losses.append(loss.detach())
-                    if contrast is not None:
+                    if contrast is not None and embedded is not None:
                         loss = loss + contrast(embedded.of(batch), batch)
                     loss.backward()  # type: ignore[no-untyped-call]
                     for name, trace in traced.items():
@@ -105,7 +105,6 @@ class MinibatchLearner:
                         mixed.step(network, batch, truth)
                     optimizer.step()
                     steps += 1
-            embedded.forget()
         last = n - (len(losses) - 1) * batch_size
         weights = torch.tensor([batch_size] * (len(losses) - 1) + [last], dtype=torch.float64, device=place)
         mean = float((torch.stack(losses).double() * weights).sum()) / n
@@ -226,22 +225,25 @@ class _Embedded:
     another dropout than the loss sees.
 
     Args:
-        network: has `embed`, and calls it in `forward`.
-        wanted: else nothing is done.
+        network: has `embed`, and calls it in `forward`; it is as it was when the `with` block is left.
     """
 
-    def __init__(self, network: nn.Module, *, wanted: bool) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self._network = cast("Any", network)
         self._z: torch.Tensor | None = None
-        self._wanted = wanted
-        if wanted:
-            inner: Callable[..., torch.Tensor] = self._network.embed
 
-            def noted(*arguments: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
-                self._z = z = inner(*arguments, **named)
-                return z
+    def __enter__(self) -> Self:
+        inner: Callable[..., torch.Tensor] = self._network.embed
 
-            self._network.embed = noted
+        def noted(*arguments: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+            self._z = z = inner(*arguments, **named)
+            return z
+
+        self._network.embed = noted
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._network.embed
 
     def of(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The embedding of the batch that was just passed."""
@@ -251,11 +253,6 @@ class _Embedded:
         if z is None:
             raise TrainingError("the model's `embed` returns nothing; expected a tensor [n, k]")
         return z
-
-    def forget(self) -> None:
-        """Leave the network as it was."""
-        if self._wanted:
-            del self._network.embed
 
 
 def _batches(
