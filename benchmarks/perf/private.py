@@ -13,7 +13,7 @@ from process import measured
 
 from fedcore.models import model as models
 from privacy.accounting import Mechanism, epsilon
-from privacy.dpsgd import clipped_sum
+from privacy.clipping import clipped_sum
 
 FEATURES, ROWS, CLIP, NOISE, STEP = 622, 64, 1.0, 1.0, 0.01
 TURNS = 300

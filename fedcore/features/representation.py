@@ -125,7 +125,7 @@ REPRESENTATIONS = Registry[Representation](
     "representation",
     "fedcore.features",
     "REPRESENTATION",
-    no_part=("representation", "events"),
+    no_part=("representation", "events", "noisy"),
     of_a_user=_of_a_user,
 )
 

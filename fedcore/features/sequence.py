@@ -10,10 +10,12 @@ from dataclasses import asdict
 import numpy as np
 import polars as pl
 
+from fedcore.features import noisy
 from fedcore.features.events import Record, series_concepts
 from fedcore.features.representation import Arrays, FeatureSpace, Raw
 from fedcore.samples import SiteSamples
-from fedcore.statistics import standard, standardise, vocabulary
+from fedcore.statistics import Standard, standard, standardise, vocabulary
+from privacy.noise import Source
 from privacy.releases.sketches import DEFAULT_MINIMUM, Counts, Moments, Sketch, Sketches
 from sites.dataset import Dataset
 from sites.errors import InputError
@@ -74,21 +76,28 @@ class Sequence:
             "values": Moments.release(names, index[numbers], value[numbers], owner[numbers], minimum),
         }
 
+    def sketch_privately(self, samples: SiteSamples, noise_multiplier: float, source: Source) -> dict[str, Sketch]:
+        """One value of each patient for each concept, on a coarse public grid, with noise; no codes."""
+        listed = noisy.listed(describing=False)
+        values = noisy.means(samples, "events", listed, samples.raw["events.value"])
+        return noisy.release(listed, values, noise_multiplier, source)
+
     def agree(self, sketches: Sketches) -> FeatureSpace:
-        """Keep the most frequent tokens."""
+        """Keep the most frequent tokens; of noisy sketches, the concepts met."""
+        if noisy.KEY in sketches:
+            agreed = noisy.standard(noisy.lies(sketches[noisy.KEY]))
+            return self._space(agreed, agreed.columns)
         tokens, values = sketches["tokens"], sketches["values"]
         if not (isinstance(tokens, Counts) and isinstance(values, Moments)):
             raise InputError("The sites sent sketches of another representation than sequence.")
         words = vocabulary(tokens, VOCABULARY)
         if not words:
             raise InputError("No site has enough training patients to agree on a single token.")
-        agreed = standard(values.names, values)
-        return FeatureSpace(
-            representation=self.name,
-            **asdict(agreed),
-            vocabulary=words,
-            sizes={"vocabulary": len(words) + FIRST, "length": LENGTH},
-        )
+        return self._space(standard(values.names, values), words)
+
+    def _space(self, agreed: Standard, words: tuple[str, ...]) -> FeatureSpace:
+        sizes = {"vocabulary": len(words) + FIRST, "length": LENGTH}
+        return FeatureSpace(self.name, **asdict(agreed), vocabulary=words, sizes=sizes)
 
     def encode(self, samples: SiteSamples, space: FeatureSpace) -> Arrays:
         """Lay the events out.

@@ -10,10 +10,12 @@ from dataclasses import asdict
 import numpy as np
 import polars as pl
 
+from fedcore.features import noisy
 from fedcore.features.events import Record, describing_concepts, scale_of, series_concepts
 from fedcore.features.representation import Arrays, FeatureSpace, Raw
 from fedcore.samples import SiteSamples
 from fedcore.statistics import Column, standard, standardise
+from privacy.noise import Source
 from privacy.releases.sketches import DEFAULT_MINIMUM, Moments, Sketch, Sketches
 from sites.dataset import Dataset
 from sites.errors import InputError
@@ -83,8 +85,17 @@ class Series:
         values = _seen(samples)
         return {"concepts": Moments.release(names, samples.raw["cells.index"], values, owner, minimum)}
 
+    def sketch_privately(self, samples: SiteSamples, noise_multiplier: float, source: Source) -> dict[str, Sketch]:
+        """One value of each patient for each concept, on a coarse public grid, with noise."""
+        listed = noisy.listed()
+        values = noisy.means(samples, "cells", listed, samples.raw["cells.value"])
+        return noisy.release(listed, values, noise_multiplier, source)
+
     def agree(self, sketches: Sketches) -> FeatureSpace:
-        """Keep the concepts that vary."""
+        """Keep the concepts that vary; of noisy sketches, the concepts met."""
+        if noisy.KEY in sketches:
+            agreed = noisy.standard(noisy.lies(sketches[noisy.KEY]))
+            return FeatureSpace(self.name, **asdict(agreed), sizes={"x": len(agreed.columns)})
         moments = sketches["concepts"]
         if not isinstance(moments, Moments):
             raise InputError("The sites sent sketches of another representation than series.")

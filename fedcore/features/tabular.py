@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fedcore.features import noisy
 from fedcore.features.events import Record, describing_concepts, scale_of, series_concepts
 from fedcore.features.representation import Arrays, FeatureSpace, Raw
 from fedcore.samples import SiteSamples
-from fedcore.statistics import CELLS, CLIP_DEVIATIONS, Column, Floats, Kind, standard, standardise, vocabulary
+from fedcore.statistics import CELLS, Column, Floats, Kind, standard, standardise, vocabulary
 from privacy.noise import Source
-from privacy.releases.sketches import DEFAULT_MINIMUM, Counts, Histogram, Moments, NoisyHistogram, Sketch, Sketches
+from privacy.releases.sketches import DEFAULT_MINIMUM, Counts, Histogram, Moments, Sketch, Sketches
 from sites.dataset import Dataset
 from sites.errors import InputError
 
@@ -41,12 +42,6 @@ RESOLVED = 40
 """A column's grid leaves a site only if so many times the minimum of patients have it: the outermost cell that may be
 told apart then holds at most a fortieth of them. Of fewer patients the tails cannot be told without telling persons,
 and limits from joined cells would cut into the bulk."""
-
-COARSE = 32
-"""Cells of the public grid under differential privacy: the fewer, the less noise a quantile gathers."""
-
-SPREAD = (0.16, 0.5, 0.84)
-"""Of a normal distribution, the mean and one standard deviation to each side."""
 
 MOST_READINGS = 10_000.0
 LATE = 0.25
@@ -95,13 +90,6 @@ def _show(raw: npt.NDArray[Any], names: tuple[str, ...]) -> npt.NDArray[np.float
             source = next(n for n in (f"{concept}.last", concept, f"{concept}=1") if n in place)
             out[:, i] = np.isnan(raw[:, place[source]])
     return out
-
-
-@cache
-def _typical() -> dict[str, str]:
-    """Concept -> the column whose values stand for it where one value a patient is looked at."""
-    series = {concept.name: f"{concept.name}.mean" for concept in series_concepts()}
-    return series | {c.name: c.name for c in describing_concepts() if c.name != "icu_type"}
 
 
 class Tabular:
@@ -165,20 +153,19 @@ class Tabular:
 
     def sketch_privately(self, samples: SiteSamples, noise_multiplier: float, source: Source) -> dict[str, Sketch]:
         """One value of each patient for each concept, on a coarse public grid, with noise; no codes as yet."""
-        names = sorted(_typical())
+        listed = noisy.listed()
         place = {name: i for i, name in enumerate(samples.names["x"])}
         shown = {column.name: column for column in columns()}
-        _, one_each = np.unique(samples.patient_id, return_index=True)
-        x = samples.raw["x"][np.sort(one_each)]
-        values = np.stack([shown[_typical()[n]].seen(x[:, place[_typical()[n]]]) for n in names], axis=1)
-        edges = np.stack([shown[_typical()[name]].edges()[:: CELLS // COARSE] for name in names])
-        noise = source.normal((len(names), COARSE))
-        return {"concepts": NoisyHistogram.release(names, edges, values, noise_multiplier, noise)}
+        typical = [next(n for n in (f"{one.name}.mean", one.name) if n in shown) for one in listed]
+        x = samples.raw["x"][noisy.firsts(samples)]
+        values = np.stack([shown[name].seen(x[:, place[name]]) for name in typical], axis=1)
+        return noisy.release(listed, values.astype(np.float64), noise_multiplier, source)
 
     def agree(self, sketches: Sketches) -> FeatureSpace:
         """Keep the columns that vary and the most frequent groups of codes; of noisy sketches, the concepts met."""
-        if "concepts" in sketches:
-            return self._agree_privately(sketches["concepts"])
+        if noisy.KEY in sketches:
+            agreed = noisy.standard(_kept_privately(noisy.lies(sketches[noisy.KEY])))
+            return FeatureSpace(self.name, **asdict(agreed), sizes={"x": len(agreed.columns)})
         moments, grid, codes = sketches["columns"], sketches["grid"], sketches["codes"]
         if not (isinstance(moments, Moments) and isinstance(grid, Histogram) and isinstance(codes, Counts)):
             raise InputError("The sites sent sketches of another representation than tabular.")
@@ -191,30 +178,6 @@ class Tabular:
             **asdict(agreed),
             vocabulary=words,
             sizes={"x": len(agreed.columns) + len(words)},
-        )
-
-    def _agree_privately(self, found: Sketch) -> FeatureSpace:
-        """Of a concept the last value and whether it is missing: each column more is more noise."""
-        if not isinstance(found, NoisyHistogram):
-            raise InputError("The sites sent sketches of another representation than tabular.")
-        low, middle, high = found.quantiles(*SPREAD)
-        lies = {n: (m, (b - a) / 2) for n, a, m, b in zip(found.names, low, middle, high, strict=True) if b > a}
-        kept: dict[str, tuple[float, float]] = {}
-        for column in _shown():
-            concept, _, statistic = column.name.partition(".")
-            if statistic in ("", "last", "missing") and concept in lies:
-                kept[column.name] = (0.0, 1.0) if column.kind == "flag" else lies[concept]
-        if not kept:
-            raise InputError("With so much noise no feature can be told; expected a larger epsilon or more patients.")
-        wide = [(c - CLIP_DEVIATIONS * s, c + CLIP_DEVIATIONS * s) for c, s in kept.values()]
-        return FeatureSpace(
-            representation=self.name,
-            columns=tuple(kept),
-            center=tuple(float(c) for c, _ in kept.values()),
-            scale=tuple(float(s) for _, s in kept.values()),
-            low=tuple(float(a) for a, _ in wide),
-            high=tuple(float(b) for _, b in wide),
-            sizes={"x": len(kept)},
         )
 
     def encode(self, samples: SiteSamples, space: FeatureSpace) -> Arrays:
@@ -234,6 +197,16 @@ class Tabular:
         known = column >= 0
         x[row[known], len(kept) + column[known]] = np.log1p(samples.raw["codes.count"][known])
         return {"x": x}
+
+
+def _kept_privately(lies: noisy.Lies) -> noisy.Lies:
+    """Of a concept the last value and whether it is missing: each column more is more noise."""
+    kept = {}
+    for column in _shown():
+        concept, _, statistic = column.name.partition(".")
+        if statistic in ("", "last", "missing") and concept in lies:
+            kept[column.name] = (0.0, 1.0) if column.kind == "flag" else lies[concept]
+    return kept
 
 
 def _moments(names: list[str], shown: Floats, patient: npt.NDArray[np.int64], minimum: int) -> Moments:

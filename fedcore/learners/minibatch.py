@@ -16,7 +16,8 @@ from fedcore.learner import PLAIN, Arrays, Encoded, Fit, Mixture, Objective, Set
 from fedcore.learners.device import device
 from fedcore.learners.mixture import MixedTraining
 from fedcore.learners.optimizers import Optimizer
-from privacy.dpsgd import DPSGD, MixesPatientsError, refuse_mixing
+from privacy.clipping import InexactError
+from privacy.dpsgd import DPSGD, MixesPatientsError, refuse
 
 PREDICTION_BATCH = 1024
 
@@ -150,8 +151,8 @@ class MinibatchLearner:
             network = self._network(arrays, place).train()
             trained = _trained(network, objective)
             try:
-                refuse_mixing(network, {name: value[:4] for name, value in inputs.items()})
-            except MixesPatientsError as error:
+                refuse(network, {name: value[:4] for name, value in inputs.items()}, target[:4])
+            except (MixesPatientsError, InexactError) as error:
                 raise TrainingError(str(error)) from error
             optimizer = self._optimizer(
                 trained.items(), step_size=float(self._setting["step_size"]), l2=float(self._setting["l2"])

@@ -13,18 +13,20 @@ from fedcore.models.model import ModelSpec, Range, Recipe, Sizes
 HIDDEN = 64
 
 
-def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False) -> Learner:
+def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False, private: bool = False) -> Learner:
     import torch
     from torch import Tensor, nn
 
     from fedcore.learners.minibatch import MinibatchLearner
     from fedcore.learners.optimizers import Adam
+    from fedcore.models.recurrence import Recurrence
 
     class GRU(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.recurrent = nn.GRU(3 * sizes["x"], HIDDEN, batch_first=True)
-            self.dropout = nn.Dropout(float(setting["dropout"]))
+            inputs = 3 * sizes["x"]
+            self.recurrent = Recurrence(inputs, HIDDEN) if private else nn.GRU(inputs, HIDDEN, batch_first=True)
+            self.dropout = nn.Dropout(float(setting.get("dropout", 0)))
             self.output = nn.Linear(2 * HIDDEN, 1)
 
         def embed(self, x: Tensor, mask: Tensor, delta: Tensor) -> Tensor:
@@ -45,6 +47,9 @@ def _steps(step_size: float) -> Setting:
     return {"step_size": step_size, "epochs": 1, "batch_size": 64, "l2": 1e-4, "dropout": 0.3}
 
 
+PRIVATE: Setting = {"step_size": 0.003, "l2": 0.0, "sampling_rate": 0.1, "steps": 10, "clip": 1.0}
+"""PLACE"""
+
 RANGES = {"step_size": Range(3e-4, 1e-2), "l2": Range(1e-6, 1e-2), "dropout": Range(0.1, 0.6, log=False)}
 
 MODEL = ModelSpec(
@@ -58,6 +63,14 @@ MODEL = ModelSpec(
         untuned=_steps(0.003),
         untuned_rounds=8,
         ranges=RANGES,
+    ),
+    private=Recipe(
+        learner=partial(_learner, private=True),
+        settings=(PRIVATE,),
+        rounds=20,
+        patience=None,
+        untuned=PRIVATE,
+        untuned_rounds=20,
     ),
     alone=Recipe(
         learner=partial(_learner, keeps_moments=True),

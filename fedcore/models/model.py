@@ -97,7 +97,8 @@ class ModelSpec:
         chosen = {"federated": self.federated, "alone": self.alone, "private": self.private}[kind]
         if chosen is None and kind == "private":
             raise InputError(
-                f"model '{self.name}' cannot be trained with patient-level privacy yet; expected logistic or mlp"
+                f"model '{self.name}' cannot be trained with patient-level privacy; expected logistic, mlp, gru, "
+                "retain or transformer"
             )
         if chosen is None:
             raise InputError(f"model '{self.name}' is an anchor only; use strategy pooled or local")
@@ -110,6 +111,6 @@ def _of_a_user(name: str, found: Any) -> ModelSpec:
     return found
 
 
-MODELS = Registry[ModelSpec]("model", "fedcore.models", "MODEL", no_part=("model",), of_a_user=_of_a_user)
+MODELS = Registry[ModelSpec]("model", "fedcore.models", "MODEL", no_part=("model", "recurrence"), of_a_user=_of_a_user)
 
 names, module, load = MODELS.names, MODELS.module, MODELS.load

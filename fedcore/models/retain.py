@@ -26,22 +26,26 @@ EMBEDDING = 64
 HIDDEN = 32
 
 
-def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False) -> Learner:
+def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False, private: bool = False) -> Learner:
     import torch
     from torch import Tensor, nn
 
     from fedcore.learners.minibatch import MinibatchLearner
     from fedcore.learners.optimizers import Adam
+    from fedcore.models.recurrence import Recurrence
+
+    def recurrent() -> nn.Module:
+        return Recurrence(EMBEDDING, HIDDEN) if private else nn.GRU(EMBEDDING, HIDDEN, batch_first=True)
 
     class RETAIN(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.embedding = nn.Linear(3 * sizes["x"], EMBEDDING, bias=False)
-            self.recurrent_alpha = nn.GRU(EMBEDDING, HIDDEN, batch_first=True)
-            self.recurrent_beta = nn.GRU(EMBEDDING, HIDDEN, batch_first=True)
+            self.recurrent_alpha = recurrent()
+            self.recurrent_beta = recurrent()
             self.alpha = nn.Linear(HIDDEN, 1)
             self.beta = nn.Linear(HIDDEN, EMBEDDING)
-            self.dropout = nn.Dropout(float(setting["dropout"]))
+            self.dropout = nn.Dropout(float(setting.get("dropout", 0)))
             self.output = nn.Linear(EMBEDDING, 1)
 
         def embed(self, x: Tensor, mask: Tensor, delta: Tensor) -> Tensor:
@@ -66,6 +70,9 @@ def _steps(step_size: float) -> Setting:
     return {"step_size": step_size, "epochs": 1, "batch_size": 64, "l2": 1e-4, "dropout": 0.3}
 
 
+PRIVATE: Setting = {"step_size": 0.003, "l2": 0.0, "sampling_rate": 0.1, "steps": 10, "clip": 1.0}
+"""PLACE"""
+
 RANGES = {"step_size": Range(3e-4, 1e-2), "l2": Range(1e-6, 1e-2), "dropout": Range(0.1, 0.6, log=False)}
 
 MODEL = ModelSpec(
@@ -79,6 +86,14 @@ MODEL = ModelSpec(
         untuned=_steps(0.003),
         untuned_rounds=6,
         ranges=RANGES,
+    ),
+    private=Recipe(
+        learner=partial(_learner, private=True),
+        settings=(PRIVATE,),
+        rounds=20,
+        patience=None,
+        untuned=PRIVATE,
+        untuned_rounds=20,
     ),
     alone=Recipe(
         learner=partial(_learner, keeps_moments=True),

@@ -26,25 +26,28 @@ EVENTS = 128
 LONGEST_HOURS = 1e5
 
 
-def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False) -> Learner:
+def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False, private: bool = False) -> Learner:
     import torch
     from torch import Tensor, nn
 
     from fedcore.learners.minibatch import MinibatchLearner
     from fedcore.learners.optimizers import Adam
 
+    def norm() -> nn.LayerNorm:
+        return nn.LayerNorm(WIDTH, elementwise_affine=not private)  # without, all that is trained is linear layers
+
     class Block(nn.Module):
         """x + attention(norm(x)), then x + perceptron(norm(x))."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.norm1 = nn.LayerNorm(WIDTH)
+            self.norm1 = norm()
             self.attend = nn.Linear(WIDTH, 3 * WIDTH)
             self.merge = nn.Linear(WIDTH, WIDTH)
-            self.norm2 = nn.LayerNorm(WIDTH)
+            self.norm2 = norm()
             self.widen = nn.Linear(WIDTH, 2 * WIDTH)
             self.narrow = nn.Linear(2 * WIDTH, WIDTH)
-            self.dropout = nn.Dropout(float(setting["dropout"]))
+            self.dropout = nn.Dropout(float(setting.get("dropout", 0)))
 
         def forward(self, x: Tensor, visible: Tensor) -> Tensor:
             n, events, _ = x.shape
@@ -63,9 +66,9 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False) -> 
             self.code = nn.Embedding(sizes["vocabulary"], WIDTH)
             self.value = nn.Embedding(sizes["vocabulary"], WIDTH)
             self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
-            self.norm = nn.LayerNorm(WIDTH)
+            self.norm = norm()
             self.score = nn.Linear(WIDTH, 1)
-            self.dropout = nn.Dropout(float(setting["dropout"]))
+            self.dropout = nn.Dropout(float(setting.get("dropout", 0)))
             self.output = nn.Linear(WIDTH, 1)
 
         def embed(self, code: Tensor, gap_hours: Tensor, value: Tensor, length: Tensor) -> Tensor:
@@ -107,6 +110,9 @@ def _steps(step_size: float) -> Setting:
     return {"step_size": step_size, "epochs": 1, "batch_size": 64, "l2": 1e-4, "dropout": 0.2}
 
 
+PRIVATE: Setting = {"step_size": 0.003, "l2": 0.0, "sampling_rate": 0.1, "steps": 10, "clip": 1.0}
+"""PLACE"""
+
 RANGES = {"step_size": Range(3e-4, 1e-2), "l2": Range(1e-6, 1e-2), "dropout": Range(0.1, 0.5, log=False)}
 
 MODEL = ModelSpec(
@@ -120,6 +126,14 @@ MODEL = ModelSpec(
         untuned=_steps(0.003),
         untuned_rounds=8,
         ranges=RANGES,
+    ),
+    private=Recipe(
+        learner=partial(_learner, private=True),
+        settings=(PRIVATE,),
+        rounds=20,
+        patience=None,
+        untuned=PRIVATE,
+        untuned_rounds=20,
     ),
     alone=Recipe(
         learner=partial(_learner, keeps_moments=True),

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from privacy.dpsgd import DPSGD, MixesPatientsError, clipped_sum, linear_only, refuse_mixing
+from privacy.clipping import by_layers, clipped_sum
+from privacy.dpsgd import DPSGD, MixesPatientsError, refuse_mixing
 from privacy.noise import Cryptographic, Seeded
 
 FEATURES = 5
@@ -133,8 +134,8 @@ def test_a_patient_with_fifty_stays_counts_for_one() -> None:
 
 
 def test_the_quick_way_is_gone_where_it_is_right() -> None:
-    assert linear_only(Logistic()) and linear_only(Perceptron(affine=False))
-    assert not linear_only(Perceptron(affine=True))
+    assert by_layers(Logistic()) and by_layers(Perceptron(affine=False))
+    assert not by_layers(Perceptron(affine=True))
 
 
 def test_nobody_drawn_is_no_gradient() -> None:

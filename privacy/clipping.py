@@ -1,0 +1,237 @@
+"""The sum of patients' gradients, each clipped: exact, by the cheapest way that a network allows.
+
+All rows of one patient make one gradient, the sum over the rows, and that sum is clipped to length C. For any model and
+any batch, taking one patient's rows away changes the clipped sum by at most C, and putting others in their place by at
+most 2C, provided that a row's loss depends on no other row (`privacy.dpsgd.refuse_mixing`).
+
+Where every trained parameter is that of a linear layer or an embedding, what such a layer sees and what comes back to
+it hold each row's gradient. Three exact ways to the clipped sum:
+
+- `_Vector`: a linear layer that is used once and sees one vector a row. Norms are products of lengths, the sum is one
+  product (Goodfellow, Efficient Per-Example Gradient Computations, 2015); no row's gradient is ever made.
+- `_Positions`: a linear layer or an embedding that is used several times or sees several vectors a row, as in recurrent
+  networks and attention: each row's gradient is one small product, made once for its norm and the sum.
+- else Opacus makes each row's gradient by hooks.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Inputs = Mapping[str, Tensor]
+Layer = nn.Linear | nn.Embedding
+
+
+class InexactError(ValueError):
+    """The clipped sum of a network is not what its patients' gradients, made one by one, come to."""
+
+
+def clipped_sum(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
+    """The sum over patients of the gradients of their summed log losses, each clipped to length `clip`, by parameter.
+
+    Args:
+        network: maps the inputs to logits [n]; its parameters that require a gradient are trained.
+        inputs: the rows, by name; first axis n, which may be 0.
+        truth: float [n].
+        patient: int64 [n], whose row it is: each of 0 to some number at least once.
+        clip: C > 0.
+    """
+    if len(truth) == 0:
+        return {name: torch.zeros_like(value) for name, value in network.named_parameters() if value.requires_grad}
+    return (_by_layers if by_layers(network) else _by_rows)(network, inputs, truth, patient, clip)
+
+
+def by_layers(network: nn.Module) -> bool:
+    """Whether the network is trained as a whole, of linear layers and embeddings that share no parameter."""
+    own = [id(value) for layer in _layers(network) for value in layer.parameters()]
+    unshared = len(set(own)) == len(own)
+    return unshared and all(value.requires_grad and id(value) in own for value in network.parameters())
+
+
+def refuse_inexact(network: nn.Module, inputs: Inputs, truth: Tensor) -> None:
+    """See on a few rows of two patients that the clipped sum is that of gradients made one patient at a time.
+
+    Args:
+        network: as it trains, without dropout.
+        inputs: up to four rows.
+        truth: float [n].
+
+    Raises:
+        InexactError: it is not, as where a layer's first axis is not the rows'.
+    """
+    rows = min(len(truth), 4)
+    patient = torch.arange(rows, device=truth.device) % 2
+    batch, outcome = {name: value[:rows] for name, value in inputs.items()}, truth[:rows]
+    parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    own = []
+    for one in range(min(rows, 2)):
+        mine = patient == one
+        loss = _loss(network(**{name: value[mine] for name, value in batch.items()}), outcome[mine])
+        own.append(torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True))
+    lengths = [float(torch.stack([g.square().sum() for g in one]).sum().sqrt()) for one in own]
+    clip = 0.5 * max(lengths, default=0.0) or 1.0
+    found = clipped_sum(network, batch, outcome, patient, clip)
+    for i, name in enumerate(parameters):
+        expected = sum(one[i] * min(1.0, clip / max(n, 1e-12)) for one, n in zip(own, lengths, strict=True))
+        if float((found[name] - expected).abs().max() if rows else 0.0) > 1e-3 * clip:
+            raise InexactError(
+                f"the gradient of '{name}' cannot be told patient by patient, so that the model cannot be trained with "
+                "patient-level privacy; expected layers whose first axis is the samples"
+            )
+
+
+def _layers(network: nn.Module) -> list[Layer]:
+    plain = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, nn.Linear)
+        or (isinstance(layer, nn.Embedding) and layer.padding_idx is None and not layer.scale_grad_by_freq)
+    ]
+    return plain
+
+
+def _loss(logits: Tensor, truth: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+
+
+class _Part(Protocol):
+    """A layer's share in each patient's gradient."""
+
+    def squared(self) -> Tensor:
+        """Its squared length, [units]."""
+        ...
+
+    def total(self, factor: Tensor) -> dict[int, Tensor]:
+        """The sum over units, each times its factor, by the parameter's id."""
+        ...
+
+
+class _Units:
+    """Whose gradients are clipped: each row's where all have one row, else each patient's.
+
+    Args:
+        patient: int64 [n].
+    """
+
+    def __init__(self, patient: Tensor) -> None:
+        patients = int(patient.max()) + 1
+        self.alone = patients == len(patient)
+        self.count = patients
+        self.of_row = torch.arange(len(patient), device=patient.device) if self.alone else patient
+
+    def summed(self, rows: Tensor) -> Tensor:
+        """Each unit's sum over its rows."""
+        if self.alone:
+            return rows
+        return rows.new_zeros((self.count, *rows.shape[1:])).index_add_(0, self.of_row, rows)
+
+
+class _Vector:
+    def __init__(self, layer: nn.Linear, seen: Tensor, back: Tensor, units: _Units) -> None:
+        self._layer, self._seen, self._back, self._units = layer, seen, back, units
+
+    def squared(self) -> Tensor:
+        bias = float(self._layer.bias is not None)
+        if self._units.alone:
+            return self._back.square().sum(1) * (self._seen.square().sum(1) + bias)
+        whose = self._units.of_row
+        same = (whose[:, None] == whose[None, :]).to(self._back.dtype)
+        inner = (self._back @ self._back.T) * (self._seen @ self._seen.T + bias)
+        return self._units.summed((inner * same).sum(1))
+
+    def total(self, factor: Tensor) -> dict[int, Tensor]:
+        weighted = self._back * (factor if self._units.alone else factor[self._units.of_row])[:, None]
+        found = {id(self._layer.weight): weighted.T @ self._seen}
+        if self._layer.bias is not None:
+            found[id(self._layer.bias)] = weighted.sum(0)
+        return found
+
+
+class _Positions:
+    def __init__(self, layer: Layer, seen: Tensor, back: Tensor, units: _Units) -> None:
+        if isinstance(layer, nn.Embedding):
+            words = layer.num_embeddings
+            at = (units.of_row[:, None] * words + seen).reshape(-1)
+            empty = back.new_zeros((units.count * words, back.shape[2]))
+            weight = empty.index_add_(0, at, back.reshape(-1, back.shape[2])).view(units.count, words, -1)
+        else:
+            weight = units.summed(torch.bmm(back.transpose(1, 2), seen))
+        self._own = {id(layer.weight): weight}
+        if isinstance(layer, nn.Linear) and layer.bias is not None:
+            self._own[id(layer.bias)] = units.summed(back.sum(1))
+
+    def squared(self) -> Tensor:
+        lengths = [torch.linalg.vector_norm(own.flatten(1), dim=1).square() for own in self._own.values()]
+        return torch.stack(lengths).sum(0)
+
+    def total(self, factor: Tensor) -> dict[int, Tensor]:
+        return {key: torch.tensordot(factor, own, dims=1) for key, own in self._own.items()}
+
+
+def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
+    uses: dict[int, list[tuple[Layer, Tensor, Tensor]]] = {}
+
+    def note(layer: Any, arguments: tuple[Tensor, ...], named: Mapping[str, Tensor], output: Tensor) -> None:
+        (seen,) = (*arguments, *named.values())
+        uses.setdefault(id(layer), []).append((layer, seen.detach(), output))
+
+    hooks = [layer.register_forward_hook(note, with_kwargs=True) for layer in _layers(network)]
+    try:
+        loss = _loss(network(**inputs), truth)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    outputs = [output for layer in uses.values() for _, _, output in layer]
+    back = iter(torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True))
+    units = _Units(patient)
+    parts = [_part([(layer, seen, next(back)) for layer, seen, _ in one], units) for one in uses.values()]
+    squared = parts[0].squared()
+    for part in parts[1:]:
+        squared = squared + part.squared()
+    factor = _factor(squared, clip)
+    total: dict[int, Tensor] = {}
+    for part in parts:
+        total |= part.total(factor)
+    return {
+        name: total[id(value)] if id(value) in total else torch.zeros_like(value)
+        for name, value in network.named_parameters()
+    }
+
+
+def _part(uses: list[tuple[Layer, Tensor, Tensor]], units: _Units) -> _Part:
+    """What one layer's uses add to the gradients."""
+    layer, first, back = uses[0]
+    if isinstance(layer, nn.Linear) and len(uses) == 1 and first.ndim == 2:
+        return _Vector(layer, first, back.reshape(len(first), -1), units)
+    rows = len(units.of_row)
+    out, wide = layer.weight.shape if isinstance(layer, nn.Linear) else reversed(layer.weight.shape)
+    shape = (rows, -1, wide) if isinstance(layer, nn.Linear) else (rows, -1)
+    seen = torch.cat([one.reshape(shape) for _, one, _ in uses], 1)
+    return _Positions(layer, seen, torch.cat([one.reshape(rows, -1, out) for _, _, one in uses], 1), units)
+
+
+def _by_rows(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
+    from opacus import GradSampleModule
+
+    sampled = GradSampleModule(network, batch_first=True, loss_reduction="sum")
+    try:
+        _loss(sampled(**inputs), truth).backward()  # type: ignore[no-untyped-call]
+        units = _Units(patient)
+        own = {}
+        for name, value in network.named_parameters():
+            if value.requires_grad:
+                own[name] = units.summed(value.grad_sample)  # type: ignore[attr-defined]
+                value.grad = None
+    finally:
+        sampled.remove_hooks()
+        sampled.del_grad_sample()
+    squared = torch.stack([each.reshape(len(each), -1).square().sum(1) for each in own.values()]).sum(0)
+    factor = _factor(squared, clip)
+    return {name: torch.tensordot(factor, each, dims=1) for name, each in own.items()}
+
+
+def _factor(squared: Tensor, clip: float) -> Tensor:
+    """What each patient's gradient is multiplied by; a little less than C / length, so that rounding stays below C."""
+    return clip * (1 - 1e-5) / squared.clamp_min(0).sqrt().clamp_min(clip * (1 - 1e-5))
