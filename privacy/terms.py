@@ -20,5 +20,5 @@ class Terms(BaseModel):
 
     epsilon: float = Field(gt=0, allow_inf_nan=False)
     delta: float | None = Field(default=None, gt=0, lt=1)
-    statistics: float = Field(default=0.15, gt=0, lt=1)
+    statistics: float = Field(default=0.4, gt=0, lt=1)
     noise: Literal["cryptographic", "seeded"] = "cryptographic"

@@ -20,7 +20,7 @@ from sites.errors import InputError
 KEY = "listed"
 """Under which name the sketch travels."""
 
-COARSE = 32
+COARSE = 16
 """Cells of the public grid: the fewer, the less noise a quantile gathers."""
 
 SPREAD = (0.16, 0.5, 0.84)
@@ -32,7 +32,11 @@ Values = npt.NDArray[np.float64]
 def listed(*, describing: bool = True) -> tuple[Column, ...]:
     """The public list, sorted by name: measured concepts and, if asked for, describing ones."""
     measured = [Column(c.name, c.low, c.high, scale_of(c)) for c in series_concepts()]
-    others = [Column(c.name, c.low, c.high) for c in describing_concepts() if c.name != "icu_type"]
+    others = [
+        Column(c.name, c.low, c.high, "flag" if (c.low, c.high) == (0, 1) else "linear")
+        for c in describing_concepts()
+        if c.name != "icu_type"
+    ]
     return tuple(sorted([*measured, *(others if describing else [])], key=lambda column: column.name))
 
 
@@ -66,7 +70,7 @@ def means(samples: SiteSamples, group: str, listed: Sequence[Column], value: npt
     at = row[counted] * len(listed) + column[counted]
     seen = value[counted].astype(np.float64)
     for i, one in enumerate(listed):
-        if one.kind != "linear":
+        if one.kind in ("log", "count"):
             here = column[counted] == i
             seen[here] = one.seen(seen[here])
     number = np.bincount(at, minlength=shape[0] * shape[1])
@@ -90,6 +94,8 @@ Lies = Mapping[str, tuple[float, float]]
 def lies(sketch: Sketch) -> Lies:
     """Where the values of each concept lie that noise alone could not make.
 
+    A flag stays as it is.
+
     Args:
         sketch: of the whole federation.
 
@@ -100,6 +106,7 @@ def lies(sketch: Sketch) -> Lies:
         raise InputError("The sites sent sketches of another representation.")
     spread = zip(sketch.names, *sketch.quantiles(*SPREAD), strict=True)
     found = {name: (float(middle), float(high - low) / 2) for name, low, middle, high in spread if high > low}
+    found |= {column.name: (0.0, 1.0) for column in listed() if column.name in found and column.kind == "flag"}
     if not found:
         raise InputError("With so much noise no feature can be told; expected a larger epsilon or more patients.")
     return found

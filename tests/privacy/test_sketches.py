@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privacy.releases.sketches import Counts, Histogram, Moments, ReleaseError, merge, pack, unpack
+from privacy.releases.sketches import Counts, Histogram, Moments, NoisyHistogram, ReleaseError, merge, pack, unpack
 
 NAMES = ("a", "b", "c", "d")
 EDGES = np.tile(np.linspace(0.0, 1.0, 9), (4, 1))
@@ -151,3 +151,17 @@ def test_what_does_not_fit_the_schema_is_refused():
         )
     with pytest.raises(ReleaseError, match="nothing can be agreed"):
         merge([])
+
+
+def test_quantiles_of_a_noisy_histogram_are_near_those_of_the_patients_and_noise_alone_has_none():
+    """300 patients in the middle of a wide grid, beside 40 columns that nobody has."""
+    rng = np.random.default_rng(0)
+    edges = np.tile(np.linspace(0, 100, 17), (41, 1))
+    values = np.full((300, 41), np.nan)
+    values[:, 0] = rng.normal(40, 10, 300)
+    names = [f"c{i:02}" for i in range(41)]
+    sketch = NoisyHistogram.release(names, edges, values, 2.0, rng.standard_normal((41, 16)))
+    low, middle, high = sketch.quantiles(0.16, 0.5, 0.84)
+    assert middle[0] == pytest.approx(40, abs=4)
+    assert (high - low)[0] / 2 == pytest.approx(10, abs=4)
+    assert np.isnan(middle[1:]).all()

@@ -186,7 +186,7 @@ def test_cryptographic_noise_is_the_default_and_never_the_same(sites: list[SiteS
     terms = Terms(epsilon=20.0)
     assert terms.noise == "cryptographic"
     one, other = _run(sites, terms), _run(sites, terms)
-    assert not np.array_equal(one.arrays["weight"], other.arrays["weight"])
+    assert not np.array_equal(one.arrays["output.weight"], other.arrays["output.weight"])
     assert [ledger.entries for ledger in one.ledgers.values()] == [ledger.entries for ledger in other.ledgers.values()]
 
 
@@ -281,6 +281,6 @@ def test_the_same_federation_run_again_spends_from_what_is_left(sites: list[Site
         run_federation(sites, asked, folder=tmp_path / "second", ledgers=tmp_path / "ledgers")
     seeded = asked.model_copy(update={"privacy": TERMS})
     again = [run_federation(sites, seeded, ledgers=tmp_path / "seeded") for _ in range(2)]
-    assert np.array_equal(again[0].arrays["weight"], again[1].arrays["weight"]), "the same noise is the same release"
+    assert np.array_equal(again[0].arrays["output.weight"], again[1].arrays["output.weight"]), "the same noise is the same release"
     for ledger in first.ledgers.values():
         assert ledger.spent() <= 20.0
