@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MOMENTS = "moments"
 """Where a site's optimiser is remembered."""
 
+CLIPS = "clips"
+"""Where a site remembers what adaptive bounds have come to."""
+
 
 class Split(NamedTuple):
     """Encoded samples of one split."""
@@ -137,7 +140,12 @@ class Visit:
             raise TrainingError("this model cannot be trained with noise; expected a network")
         split = self.split
         start = self.arrays if arrays is None else arrays
-        return learner.fit_privately(start, split.encoded, split.label, how, self.seed(stream), objective)
+        if how.quantile is not None and stream in self.memory.get(CLIPS, {}):
+            how.clip = float(self.memory[CLIPS][stream])
+        fit = learner.fit_privately(start, split.encoded, split.label, how, self.seed(stream), objective)
+        if how.quantile is not None:
+            self.memory[CLIPS] = {**self.memory.get(CLIPS, {}), stream: np.array(how.clip)}
+        return fit
 
 
 class Local(Protocol):

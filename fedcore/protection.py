@@ -108,7 +108,7 @@ class Protection:
             number: the round.
             rounds: how many the sites agreed on.
             stream: which training of the visit this is.
-            setting: holds `sampling_rate`, `steps` and `clip`.
+            setting: holds `sampling_rate`, `steps`, `clip`, `per_layer` and `quantile`.
             split: the training samples.
 
         Raises:
@@ -129,6 +129,8 @@ class Protection:
             patient=split.patient,
             patients=split.patients,
             source=self._source(TRAINING, trial, number, stream),
+            per_layer=bool(setting.get("per_layer", 0)),
+            quantile=float(setting.get("quantile", 0)) or None,
         )
 
     @property

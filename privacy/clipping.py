@@ -15,7 +15,7 @@ it hold each row's gradient. Three exact ways to the clipped sum:
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,22 @@ class InexactError(ValueError):
     """The clipped sum of a network is not what its patients' gradients, made one by one, come to."""
 
 
-def clipped_sum(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
-    """The sum over patients of the gradients of their summed log losses, each clipped to length `clip`, by parameter.
+class Clipped(NamedTuple):
+    """A clipped sum.
+
+    Attributes:
+        total: by parameter.
+        balance: half the number of patients whose gradient was no longer than C, less half that of the others.
+    """
+
+    total: dict[str, Tensor]
+    balance: float
+
+
+def clipped_sum(
+    network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float, *, per_layer: bool = False
+) -> Clipped:
+    """The sum over patients of the gradients of their summed log losses, each clipped to length `clip`.
 
     Args:
         network: maps the inputs to logits [n]; its parameters that require a gradient are trained.
@@ -37,10 +51,21 @@ def clipped_sum(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tens
         truth: float [n].
         patient: int64 [n], whose row it is: each of 0 to some number at least once.
         clip: C > 0.
+        per_layer: clip what each of L layers (where the network is not made of those, parameters) adds to a gradient
+            to C / sqrt(L) by itself (McMahan et al., Learning Differentially Private Recurrent Language Models, 2018).
     """
+    named = {name: value for name, value in network.named_parameters() if value.requires_grad}
     if len(truth) == 0:
-        return {name: torch.zeros_like(value) for name, value in network.named_parameters() if value.requires_grad}
-    return (_by_layers if by_layers(network) else _by_rows)(network, inputs, truth, patient, clip)
+        return Clipped({name: torch.zeros_like(value) for name, value in named.items()}, 0.0)
+    made = (_by_layers if by_layers(network) else _by_rows)(network, inputs, truth, patient)
+    lengths = torch.stack([part.squared() for part in made])  # [parts, units]
+    whole = lengths.sum(0)
+    factor = _factor(lengths, clip / len(made) ** 0.5) if per_layer else _factor(whole, clip).expand_as(lengths)
+    total: dict[int, Tensor] = {}
+    for part, one in zip(made, factor, strict=True):
+        total |= part.total(one)
+    found = {name: total[id(value)] if id(value) in total else torch.zeros_like(value) for name, value in named.items()}
+    return Clipped(found, float((whole <= clip**2).sum()) - len(whole) / 2)
 
 
 def by_layers(network: nn.Module) -> bool:
@@ -72,7 +97,7 @@ def refuse_inexact(network: nn.Module, inputs: Inputs, truth: Tensor) -> None:
         own.append(torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True))
     lengths = [float(torch.stack([g.square().sum() for g in one]).sum().sqrt()) for one in own]
     clip = 0.5 * max(lengths, default=0.0) or 1.0
-    found = clipped_sum(network, batch, outcome, patient, clip)
+    found = clipped_sum(network, batch, outcome, patient, clip).total
     for i, name in enumerate(parameters):
         expected = sum(one[i] * min(1.0, clip / max(n, 1e-12)) for one, n in zip(own, lengths, strict=True))
         if float((found[name] - expected).abs().max() if rows else 0.0) > 1e-3 * clip:
@@ -149,18 +174,11 @@ class _Vector:
         return found
 
 
-class _Positions:
-    def __init__(self, layer: Layer, seen: Tensor, back: Tensor, units: _Units) -> None:
-        if isinstance(layer, nn.Embedding):
-            words = layer.num_embeddings
-            at = (units.of_row[:, None] * words + seen).reshape(-1)
-            empty = back.new_zeros((units.count * words, back.shape[2]))
-            weight = empty.index_add_(0, at, back.reshape(-1, back.shape[2])).view(units.count, words, -1)
-        else:
-            weight = units.summed(torch.bmm(back.transpose(1, 2), seen))
-        self._own = {id(layer.weight): weight}
-        if isinstance(layer, nn.Linear) and layer.bias is not None:
-            self._own[id(layer.bias)] = units.summed(back.sum(1))
+class _Own:
+    """Each unit's gradient itself, [units, *shape], by the parameter's id."""
+
+    def __init__(self, own: dict[int, Tensor]) -> None:
+        self._own = own
 
     def squared(self) -> Tensor:
         lengths = [torch.linalg.vector_norm(own.flatten(1), dim=1).square() for own in self._own.values()]
@@ -170,7 +188,22 @@ class _Positions:
         return {key: torch.tensordot(factor, own, dims=1) for key, own in self._own.items()}
 
 
-def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
+class _Positions(_Own):
+    def __init__(self, layer: Layer, seen: Tensor, back: Tensor, units: _Units) -> None:
+        if isinstance(layer, nn.Embedding):
+            words = layer.num_embeddings
+            at = (units.of_row[:, None] * words + seen).reshape(-1)
+            empty = back.new_zeros((units.count * words, back.shape[2]))
+            weight = empty.index_add_(0, at, back.reshape(-1, back.shape[2])).view(units.count, words, -1)
+        else:
+            weight = units.summed(torch.bmm(back.transpose(1, 2), seen))
+        own = {id(layer.weight): weight}
+        if isinstance(layer, nn.Linear) and layer.bias is not None:
+            own[id(layer.bias)] = units.summed(back.sum(1))
+        super().__init__(own)
+
+
+def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor) -> list[_Part]:
     uses: dict[int, list[tuple[Layer, Tensor, Tensor]]] = {}
 
     def note(layer: Any, arguments: tuple[Tensor, ...], named: Mapping[str, Tensor], output: Tensor) -> None:
@@ -186,18 +219,7 @@ def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tenso
     outputs = [output for layer in uses.values() for _, _, output in layer]
     back = iter(torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True))
     units = _Units(patient)
-    parts = [_part([(layer, seen, next(back)) for layer, seen, _ in one], units) for one in uses.values()]
-    squared = parts[0].squared()
-    for part in parts[1:]:
-        squared = squared + part.squared()
-    factor = _factor(squared, clip)
-    total: dict[int, Tensor] = {}
-    for part in parts:
-        total |= part.total(factor)
-    return {
-        name: total[id(value)] if id(value) in total else torch.zeros_like(value)
-        for name, value in network.named_parameters()
-    }
+    return [_part([(layer, seen, next(back)) for layer, seen, _ in one], units) for one in uses.values()]
 
 
 def _part(uses: list[tuple[Layer, Tensor, Tensor]], units: _Units) -> _Part:
@@ -212,24 +234,22 @@ def _part(uses: list[tuple[Layer, Tensor, Tensor]], units: _Units) -> _Part:
     return _Positions(layer, seen, torch.cat([one.reshape(rows, -1, out) for _, _, one in uses], 1), units)
 
 
-def _by_rows(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> dict[str, Tensor]:
+def _by_rows(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor) -> list[_Part]:
     from opacus import GradSampleModule
 
     sampled = GradSampleModule(network, batch_first=True, loss_reduction="sum")
     try:
         _loss(sampled(**inputs), truth).backward()  # type: ignore[no-untyped-call]
         units = _Units(patient)
-        own = {}
-        for name, value in network.named_parameters():
+        parts: list[_Part] = []
+        for value in network.parameters():
             if value.requires_grad:
-                own[name] = units.summed(value.grad_sample)  # type: ignore[attr-defined]
+                parts.append(_Own({id(value): units.summed(value.grad_sample)}))  # type: ignore[attr-defined]
                 value.grad = None
     finally:
         sampled.remove_hooks()
         sampled.del_grad_sample()
-    squared = torch.stack([each.reshape(len(each), -1).square().sum(1) for each in own.values()]).sum(0)
-    factor = _factor(squared, clip)
-    return {name: torch.tensordot(factor, each, dims=1) for name, each in own.items()}
+    return parts
 
 
 def _factor(squared: Tensor, clip: float) -> Tensor:

@@ -4,7 +4,9 @@ Abadi et al., Deep Learning with Differential Privacy, 2016 (algorithm 1), with 
 `privacy.clipping` has the sum of the patients' clipped gradients. What normalises over a batch is refused.
 """
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privacy.clipping import Inputs, clipped_sum, refuse_inexact
+from privacy.clipping import Clipped, Inputs, clipped_sum, refuse_inexact
 from privacy.noise import Source
 
 
@@ -80,18 +82,33 @@ def _without_dropout(network: nn.Module) -> Iterator[None]:
             layer.train()
 
 
-@dataclass(frozen=True)
+PHYSICAL = 1024
+"""Rows whose gradients are made at once, or those of one patient who has more; the sum is over all that were drawn."""
+
+ADAPTATION = 0.2
+"""How fast an adaptive bound follows: the learning rate of Andrew et al."""
+
+
+@dataclass
 class DPSGD:
     """How a site trains for one visit.
 
+    An adaptive bound (Andrew, Thakkar, McMahan and Ramaswamy, Differentially Private Learning with Adaptive Clipping,
+    2021, algorithm 1) follows a quantile of the lengths of the patients' gradients. How many are within it is told by
+    the sum over those drawn of 1/2 for who is and -1/2 for who is not, which one patient changes by 1/2 at most, with
+    noise of its own; the gradients bear as much more noise that both together cost what one release of
+    `noise_multiplier` does (theorem 1).
+
     Attributes:
-        noise_multiplier: the noise's standard deviation over `clip`.
+        noise_multiplier: the noise's standard deviation over what one patient can move a step's release.
         sampling_rate: the probability with which each patient is drawn into a step (Poisson sampling).
         steps: how many.
-        clip: C, the most that one patient's gradient counts for.
+        clip: C, the most that one patient's gradient counts for; where it adapts, what it has come to.
         patient: int64 [n], whose each row is, from 0.
         patients: how many they are; public.
         source: of the draws and the noise.
+        per_layer: whether each layer's share is clipped by itself (`privacy.clipping.clipped_sum`).
+        quantile: the share of patients whose gradients are to be no longer than C; None: C stays as it is.
     """
 
     noise_multiplier: float
@@ -101,6 +118,8 @@ class DPSGD:
     patient: np.ndarray
     patients: int
     source: Source
+    per_layer: bool = False
+    quantile: float | None = None
 
     def gradients(self, network: nn.Module, inputs: Inputs, truth: Tensor) -> Iterator[dict[str, Tensor]]:
         """Step by step: the noised gradient of the mean patient's loss, by parameter, at the network as it is then.
@@ -109,17 +128,52 @@ class DPSGD:
         were.
         """
         whose = torch.from_numpy(self.patient)
+        expected = self.sampling_rate * self.patients
         for _ in range(self.steps):
             drawn = torch.from_numpy(self.source.uniform(self.patients) < self.sampling_rate)
-            rows = torch.nonzero(drawn[whose]).squeeze(1)
-            place = torch.cumsum(drawn, 0) - 1  # the drawn patients, from 0
-            batch = {name: value[rows] for name, value in inputs.items()}
-            total = clipped_sum(network, batch, truth[rows], place[whose[rows]], self.clip)
-            yield {
-                name: (value + self.noise_multiplier * self.clip * self._normal(value))
-                / (self.sampling_rate * self.patients)
-                for name, value in total.items()
-            }
+            total, balance = self._clipped(network, inputs, truth, whose, drawn)
+            noise = self.clip * self._gradients_noise
+            yield {name: (value + noise * self._normal(value)) / expected for name, value in total.items()}
+            if self.quantile is not None:
+                balance += self._count_deviation * float(self.source.normal((1,))[0])
+                self.clip *= math.exp(-ADAPTATION * (balance / expected + 0.5 - self.quantile))
+
+    @property
+    def _count_deviation(self) -> float:
+        """The standard deviation of the count's noise: a twentieth of those drawn; the count takes half at most."""
+        return max(self.sampling_rate * self.patients / 20, self.noise_multiplier / math.sqrt(2))
+
+    @property
+    def _gradients_noise(self) -> float:
+        """The noise on the gradients over C, so that with the count's both cost `noise_multiplier`."""
+        if self.quantile is None:
+            return self.noise_multiplier
+        return 1 / math.sqrt(self.noise_multiplier**-2 - (2 * self._count_deviation) ** -2)
+
+    def _clipped(self, network: nn.Module, inputs: Inputs, truth: Tensor, whose: Tensor, drawn: Tensor) -> Clipped:
+        """The clipped sum over the patients drawn, a part of them at a time."""
+        rows = torch.nonzero(drawn[whose]).squeeze(1)
+        if len(rows) > PHYSICAL:  # all rows of one patient stand together
+            rows = rows[torch.argsort(whose[rows], stable=True)]
+        parts = []
+        for part in _parts(rows, whose[rows]):
+            place = torch.unique(whose[part], return_inverse=True)[1]
+            batch = {name: value[part] for name, value in inputs.items()}
+            parts.append(clipped_sum(network, batch, truth[part], place, self.clip, per_layer=self.per_layer))
+        total = {name: sum((part.total[name] for part in parts[1:]), value) for name, value in parts[0].total.items()}
+        return Clipped(total, sum(part.balance for part in parts))
 
     def _normal(self, like: Tensor) -> Tensor:
         return torch.from_numpy(self.source.normal(tuple(like.shape))).to(like.dtype)
+
+
+def _parts(rows: Tensor, whose: Tensor) -> Sequence[Tensor]:
+    """Rows, a patient's together, in parts of at most `PHYSICAL` rows or of one patient; one part of none."""
+    if len(rows) <= PHYSICAL:
+        return [rows]
+    begins = [0, *(torch.nonzero(whose[1:] != whose[:-1]).squeeze(1) + 1).tolist(), len(rows)]
+    cuts = [0]
+    for begin, end in itertools.pairwise(begins):
+        if end - cuts[-1] > PHYSICAL and begin > cuts[-1]:
+            cuts.append(begin)
+    return [rows[a:b] for a, b in itertools.pairwise([*cuts, len(rows)])]

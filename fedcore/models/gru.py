@@ -8,7 +8,7 @@ Networks for Multivariate Time Series with Missing Values, 2018, with the mean s
 from functools import partial
 
 from fedcore.learner import Learner, Setting
-from fedcore.models.model import ModelSpec, Range, Recipe, Sizes
+from fedcore.models.model import ModelSpec, Range, Recipe, Sizes, private_recipe
 
 HIDDEN = 64
 
@@ -18,7 +18,7 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False, pri
     from torch import Tensor, nn
 
     from fedcore.learners.minibatch import MinibatchLearner
-    from fedcore.learners.optimizers import Adam
+    from fedcore.learners.optimizers import SGD, Adam
     from fedcore.models.recurrence import Recurrence
 
     class GRU(nn.Module):
@@ -40,15 +40,12 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False, pri
             logits: Tensor = self.output(self.embed(x, mask, delta))
             return logits[:, 0]
 
-    return MinibatchLearner(GRU, setting, optimizer=Adam, keeps_moments=keeps_moments)
+    return MinibatchLearner(GRU, setting, optimizer=SGD if private else Adam, keeps_moments=keeps_moments)
 
 
 def _steps(step_size: float) -> Setting:
     return {"step_size": step_size, "epochs": 1, "batch_size": 64, "l2": 1e-4, "dropout": 0.3}
 
-
-PRIVATE: Setting = {"step_size": 0.003, "l2": 0.0, "sampling_rate": 0.1, "steps": 10, "clip": 1.0}
-"""PLACE"""
 
 RANGES = {"step_size": Range(3e-4, 1e-2), "l2": Range(1e-6, 1e-2), "dropout": Range(0.1, 0.6, log=False)}
 
@@ -64,14 +61,7 @@ MODEL = ModelSpec(
         untuned_rounds=8,
         ranges=RANGES,
     ),
-    private=Recipe(
-        learner=partial(_learner, private=True),
-        settings=(PRIVATE,),
-        rounds=20,
-        patience=None,
-        untuned=PRIVATE,
-        untuned_rounds=20,
-    ),
+    private=private_recipe(partial(_learner, private=True), step_size=1.0, sampling_rate=0.2, steps=5, clip=1.0),
     alone=Recipe(
         learner=partial(_learner, keeps_moments=True),
         settings=(_steps(0.003), _steps(0.001)),

@@ -11,7 +11,7 @@ that all that is trained is linear layers.
 from functools import partial
 
 from fedcore.learner import Learner, Setting
-from fedcore.models.model import ModelSpec, Range, Recipe, Sizes
+from fedcore.models.model import ModelSpec, Range, Recipe, Sizes, private_recipe
 
 HIDDEN = (64, 32)
 MOMENTUM = 0.1
@@ -104,10 +104,6 @@ def _private(sizes: Sizes, setting: Setting) -> Learner:
     return MinibatchLearner(PrivateMLP, setting, optimizer=SGD)
 
 
-PRIVATE: Setting = {"step_size": 0.1, "l2": 0.0, "sampling_rate": 0.1, "steps": 10, "clip": 4.0}
-"""Chosen on the tuning splits 0 to 2 of PhysioNet 2012, set A, which is open, at a budget of epsilon 8."""
-
-
 def _steps(l2: float) -> Setting:
     return {"step_size": 0.003, "epochs": 1, "batch_size": 64, "l2": l2, "dropout": 0.5}
 
@@ -126,14 +122,7 @@ MODEL = ModelSpec(
         untuned_rounds=6,
         ranges=RANGES,
     ),
-    private=Recipe(
-        learner=_private,
-        settings=(PRIVATE,),
-        rounds=20,
-        patience=None,
-        untuned=PRIVATE,
-        untuned_rounds=20,
-    ),
+    private=private_recipe(_private, step_size=0.1, sampling_rate=0.1, steps=10, clip=4.0),
     alone=Recipe(
         learner=partial(_learner, keeps_moments=True),
         settings=(_steps(1e-3), _steps(3e-2)),

@@ -61,6 +61,37 @@ class Recipe:
     ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
+def private_recipe(
+    learner: Callable[[Sizes, Setting], Learner],
+    *,
+    step_size: float,
+    sampling_rate: float,
+    steps: int,
+    clip: float,
+    rounds: int = 20,
+) -> Recipe:
+    """How a model is trained with patient-level privacy: one setting, since each that is tried would have to be paid.
+
+    Args:
+        learner: makes a `fedcore.learner.PrivateLearner`.
+        step_size: of the optimiser.
+        sampling_rate: the share of the patients that is drawn into a step.
+        steps: of DP-SGD, a round.
+        clip: what a patient's gradient counts for at most; where a setting has a `quantile` above 0, at the beginning.
+        rounds: how many.
+    """
+    setting: Setting = {
+        "step_size": step_size,
+        "l2": 0.0,
+        "sampling_rate": sampling_rate,
+        "steps": steps,
+        "clip": clip,
+        "per_layer": 0,
+        "quantile": 0.0,
+    }
+    return Recipe(learner, (setting,), rounds, None, setting, rounds)
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model, its representation of patients and its recipes.
@@ -70,8 +101,8 @@ class ModelSpec:
         representation: `tabular`, `sequence` or `series`.
         federated: how several sites train it together; None: it serves as an anchor only.
         alone: how one body of data trains it: a site by itself, or the pooled data.
-        private: how several sites train it with patient-level differential privacy; its settings hold `step_size`,
-            `l2`, `sampling_rate`, `steps` (of DP-SGD, a round) and `clip`. None: they cannot yet.
+        private: how several sites train it with patient-level differential privacy (`private_recipe`); None: they
+            cannot.
         kind: `network`: arrays of numbers that can be averaged; `trees`: one array of bytes that grows.
         head: beginnings of the names of the last layer's arrays, which FedPer and FedRep keep at the site.
         norms: beginnings of the names of batch normalisation's arrays, which FedBN keeps at the site.

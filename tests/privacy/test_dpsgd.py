@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from privacy.clipping import by_layers, clipped_sum
+from privacy import dpsgd
+from privacy.clipping import Clipped, InexactError, Inputs, by_layers, clipped_sum, refuse_inexact
 from privacy.dpsgd import DPSGD, MixesPatientsError, refuse_mixing
 from privacy.noise import Cryptographic, Seeded
 
@@ -45,6 +46,31 @@ class Twice(nn.Module):
         return self.output(torch.tanh(self.again(torch.tanh(self.again(x)))))[:, 0]
 
 
+class Positions(nn.Module):
+    """Several vectors a row, an embedding among them, and a layer that is used at each place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.each, self.output = nn.Embedding(2, 3), nn.Linear(4, 3), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.words((x > 0).long())
+        for _ in range(2):
+            state = torch.tanh(self.each(torch.cat([state, x[:, :, None]], 2)))
+        return self.output(state.mean(1))[:, 0]
+
+
+class Turned(nn.Module):
+    """Its layer sees the rows on the second axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each, self.output = nn.Linear(1, 2), nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(torch.tanh(self.each(x.T[:, :, None])).mean(0))[:, 0]
+
+
 class Normalised(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +85,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "linear layers": lambda: Perceptron(affine=False),
     "any layers": lambda: Perceptron(affine=True),
     "a layer twice": Twice,
+    "positions": Positions,
 }
 
 
@@ -104,7 +131,7 @@ def test_it_is_the_sum_of_each_patients_gradient_clipped(
 ) -> None:
     built, x, truth, whose = made(network, seed, *size)
     expected = one_at_a_time(built, x, truth, whose, clip)
-    found = clipped_sum(built, {"x": x}, truth, whose, clip)
+    found = clipped_sum(built, {"x": x}, truth, whose, clip).total
     assert difference(found, expected) <= 1e-4 * (1 + length(expected))
 
 
@@ -115,31 +142,123 @@ def test_without_one_patient_it_moves_by_at_most_c_and_with_another_by_twice_tha
     network: str, seed: int, size: tuple[int, int], clip: float
 ) -> None:
     built, x, truth, whose = made(network, seed, *size)
-    whole = clipped_sum(built, {"x": x}, truth, whose, clip)
+    whole = clipped_sum(built, {"x": x}, truth, whose, clip).total
     last = int(whose.max())
     others = whose != last
-    without = clipped_sum(built, {"x": x[others]}, truth[others], whose[others], clip)
+    without = clipped_sum(built, {"x": x[others]}, truth[others], whose[others], clip).total
     assert difference(whole, without) <= clip * (1 + 1e-5) + 1e-5 * length(whole)
-    replaced = clipped_sum(built, {"x": torch.where(others[:, None], x, -x)}, truth, whose, clip)
+    replaced = clipped_sum(built, {"x": torch.where(others[:, None], x, -x)}, truth, whose, clip).total
     assert difference(whole, replaced) <= 2 * clip * (1 + 1e-5) + 1e-5 * length(whole)
 
 
 def test_a_patient_with_fifty_stays_counts_for_one() -> None:
     built, x, truth, _ = made("logistic", 1, 51, 1)
     whose = torch.tensor([0] * 50 + [1])
-    found = clipped_sum(built, {"x": x}, truth, whose, 0.5)
+    found = clipped_sum(built, {"x": x}, truth, whose, 0.5).total
     assert length(found) <= 2 * 0.5
-    by_row = clipped_sum(built, {"x": x}, truth, torch.arange(51), 0.5)
+    by_row = clipped_sum(built, {"x": x}, truth, torch.arange(51), 0.5).total
     assert length(by_row) > 2 * 0.5, "clipped row by row, the one would count for many"
 
 
 def test_the_quick_way_is_gone_where_it_is_right() -> None:
-    assert by_layers(Logistic()) and by_layers(Perceptron(affine=False))
+    assert all(by_layers(one) for one in (Logistic(), Perceptron(affine=False), Twice(), Positions()))
     assert not by_layers(Perceptron(affine=True))
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_layer_by_itself_is_clipped_to_its_part_of_c(network: str) -> None:
+    built, x, truth, whose = made(network, 3, 9, 4)
+    parts = len(list(built.children())) or 1
+    if network == "any layers":  # through Opacus: by parameter
+        parts = len(list(built.parameters()))
+    elif network == "linear layers":  # a norm that learns nothing is no part
+        parts -= 1
+    found = clipped_sum(built, {"x": x}, truth, whose, 0.1, per_layer=True).total
+    one = [
+        clipped_sum(built, {"x": x[whose == p]}, truth[whose == p], whose[whose == p] * 0, 0.1, per_layer=True).total
+        for p in range(4)
+    ]
+    assert difference(found, {name: sum(each[name] for each in one) for name in found}) < 1e-5
+    for each in one:
+        layers: dict[str, dict[str, Tensor]] = {}
+        for name, value in each.items():
+            layers.setdefault(name if network == "any layers" else name.rpartition(".")[0], {})[name] = value
+        assert len(layers) == parts
+        assert max(length(layer) for layer in layers.values()) <= 0.1 / parts**0.5
+        assert length(each) <= 0.1
+
+
+def test_a_network_whose_first_axis_is_not_the_rows_is_refused() -> None:
+    x, truth = torch.randn(4, FEATURES), torch.tensor([0.0, 1.0, 0.0, 1.0])
+    with pytest.raises(InexactError, match="cannot be told patient by patient"):
+        refuse_inexact(Turned(), {"x": x}, truth)
+    for network in NETWORKS.values():
+        refuse_inexact(network(), {"x": x}, truth)
+    refuse_inexact(Logistic(), {"x": x[:1]}, truth[:1])
+    refuse_inexact(Logistic(), {"x": x[:0]}, truth[:0])
+
+
+def test_many_rows_are_taken_a_part_at_a_time_and_none_of_a_patients_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, x, truth, whose = made("linear layers", 5, 60, 12)
+
+    def steps() -> list[dict[str, Tensor]]:
+        how = DPSGD(1.0, 0.7, 3, 0.5, whose.numpy(), 12, Seeded(np.random.default_rng(2)))
+        return list(how.gradients(built, {"x": x}, truth))
+
+    whole = steps()
+    seen: list[Tensor] = []
+    inner = dpsgd.clipped_sum
+
+    def counted(
+        network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float, **more: bool
+    ) -> Clipped:
+        seen.append(inputs["x"])
+        return inner(network, inputs, truth, patient, clip, **more)
+
+    monkeypatch.setattr(dpsgd, "PHYSICAL", 7)
+    monkeypatch.setattr(dpsgd, "clipped_sum", counted)
+    parted = steps()
+    assert max(difference(a, b) for a, b in zip(whole, parted, strict=True)) < 1e-5
+    assert len(seen) > 3 and max(len(one) for one in seen) <= max(7, int(whose.bincount().max()))
+
+
+def _bounds(quantile: float, noise: float, steps: int = 60) -> tuple[DPSGD, list[float], nn.Module, Tensor, Tensor]:
+    built, x, truth, whose = made("logistic", 6, 400, 400)
+    how = DPSGD(noise, 0.5, steps, 10.0, whose.numpy(), 400, Seeded(np.random.default_rng(3)), quantile=quantile)
+    return how, [how.clip for _ in how.gradients(built, {"x": x}, truth)], built, x, truth
+
+
+def test_an_adaptive_bound_comes_to_the_quantile_it_follows() -> None:
+    how, _, built, x, truth = _bounds(0.5, 0.5)
+    lengths = [
+        length(clipped_sum(built, {"x": x[i : i + 1]}, truth[i : i + 1], torch.tensor([0]), 1e9).total)
+        for i in range(400)
+    ]
+    assert np.mean(np.array(lengths) <= how.clip) == pytest.approx(0.5, abs=0.1)
+
+
+def test_an_adaptive_bounds_count_and_the_gradients_cost_together_what_one_release_does() -> None:
+    """One patient moves the gradients by C and the count by a half: the z^-2 of both add up to the accounted one's."""
+    for noise in (0.5, 1.0, 30.0):
+        how = _bounds(0.5, noise, 1)[0]
+        assert how._gradients_noise**-2 + (0.5 / how._count_deviation) ** 2 == pytest.approx(noise**-2)
+        assert how._gradients_noise > noise
+    still = DPSGD(1.0, 0.5, 1, 10.0, np.arange(4), 4, Seeded(np.random.default_rng(3)))
+    assert still._gradients_noise == 1.0
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_one_patient_moves_the_count_of_an_adaptive_bound_by_a_half_at_most(network: str) -> None:
+    built, x, truth, whose = made(network, 8, 12, 5)
+    for clip in (0.01, 1.0, 100.0):
+        whole = clipped_sum(built, {"x": x}, truth, whose, clip).balance
+        others = whose < 4
+        without = clipped_sum(built, {"x": x[others]}, truth[others], whose[others], clip).balance
+        assert abs(whole - without) == 0.5
+
+
 def test_nobody_drawn_is_no_gradient() -> None:
-    found = clipped_sum(Logistic(), {"x": torch.zeros(0, FEATURES)}, torch.zeros(0), torch.zeros(0).long(), 1.0)
+    found = clipped_sum(Logistic(), {"x": torch.zeros(0, FEATURES)}, torch.zeros(0), torch.zeros(0).long(), 1.0).total
     assert length(found) == 0
 
 

@@ -133,12 +133,12 @@ def test_each_model_with_a_private_recipe_is_clipped_by_its_layers_and_exactly(n
     for value in rows.values():  # four patients, of whom one has more rows than another
         assert len(value) == 9
     patient = torch.tensor([0, 1, 0, 2, 1, 0, 3, 0, 2])
-    whole = clipped_sum(network, rows, truth, patient, 0.05)
+    whole = clipped_sum(network, rows, truth, patient, 0.05).total
     others = patient < 3
-    without = clipped_sum(network, {k: v[others] for k, v in rows.items()}, truth[others], patient[others], 0.05)
+    without = clipped_sum(network, {k: v[others] for k, v in rows.items()}, truth[others], patient[others], 0.05).total
     moved = sum(float((whole[key] - without[key]).square().sum()) for key in whole) ** 0.5
     assert 0 < moved <= 0.05
-    assert {"sampling_rate", "steps", "clip", "step_size", "l2"} == set(recipe.untuned)
+    assert {"sampling_rate", "steps", "clip", "step_size", "l2", "per_layer", "quantile"} == set(recipe.untuned)
 
 
 def test_the_private_recurrence_is_torchs() -> None:
@@ -281,6 +281,8 @@ def test_the_same_federation_run_again_spends_from_what_is_left(sites: list[Site
         run_federation(sites, asked, folder=tmp_path / "second", ledgers=tmp_path / "ledgers")
     seeded = asked.model_copy(update={"privacy": TERMS})
     again = [run_federation(sites, seeded, ledgers=tmp_path / "seeded") for _ in range(2)]
-    assert np.array_equal(again[0].arrays["output.weight"], again[1].arrays["output.weight"]), "the same noise is the same release"
+    assert np.array_equal(again[0].arrays["output.weight"], again[1].arrays["output.weight"]), (
+        "the same noise is the same release"
+    )
     for ledger in first.ledgers.values():
         assert ledger.spent() <= 20.0
