@@ -94,7 +94,7 @@ class Search:
             )
         self._required = required
         samples = sum(grid.introductions[site]["train"] for site in grid.sites)
-        roster = Roster(sites=len(grid.sites), samples=samples, min_sites=required, fraction=plan.fraction)
+        roster = Roster(len(grid.sites), samples, min_sites=required, fraction=plan.fraction, seed=plan.seed)
         self._strategy = plan.strategy.build(roster, setting)
         # Flower's strategies wait for ever for as many sites as they were made for
         waits = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")

@@ -26,12 +26,14 @@ class Roster:
         samples: their training samples in all.
         min_sites: how many have to answer in a round.
         fraction: the share that is asked in a round.
+        seed: the cell's, for a coordinator that draws.
     """
 
     sites: int
     samples: int
     min_sites: int = 1
     fraction: float = 1.0
+    seed: int = 0
 
     def flower(self) -> dict[str, Any]:
         """The roster as Flower's strategies take it; their default of two sites waits for ever for one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -113,6 +113,21 @@ class DroppedAnswers(Block):
     rounds: Many[Count]
 
 
+class SiteLevel(Block):
+    """Noise with which a coordinator hid single hospitals; its epsilon is of another unit than patient-level privacy's.
+
+    `noise_multiplier`: over what one hospital can change a round's sum by, the least of those tried; `models`: how many
+    were released, of all settings that were tried; `noise` says that the noise was seeded.
+    """
+
+    unit: Literal["hospital"] = "hospital"
+    epsilon: Annotated[float, Field(ge=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    models: Annotated[int, Field(ge=1)]
+    noise: Literal["seeded, no privacy claim"] = "seeded, no privacy claim"
+
+
 class Training(Block):
     """What was chosen and from what.
 
@@ -129,6 +144,7 @@ class Training(Block):
     skipped: Many[SkippedSite] = ()
     dropped: Many[DroppedAnswers] = ()
     own_start: bool = False
+    site_level: SiteLevel | None = None
 
 
 class Check(Block):

@@ -27,6 +27,7 @@ from fedcore.protocols import protocol
 from fedcore.rounds import RoundReport
 from fedcore.rounds import Trial as Tried
 from fedcore.samples import SiteSamples
+from fedcore.strategies import strategy
 from fedcore.strategies.strategy import ANCHORS
 from fedcore.task import Task
 from leaderboard.measured import (
@@ -36,6 +37,7 @@ from leaderboard.measured import (
     Release,
     Round,
     SiteData,
+    SiteLevel,
     SitePrivacy,
     SkippedSite,
     Spend,
@@ -44,6 +46,7 @@ from leaderboard.measured import (
     least_real,
 )
 from leaderboard.record import Spec, training_id
+from privacy.accounting import Mechanism, epsilon
 from sites.errors import InputError
 from sites.home import home
 from sites.site import Site
@@ -185,7 +188,7 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
         result = _federation(samples, request, checkpoint, ledgers, on_round)
         trained = Trained(
             data=described(served, sites, skipped),
-            training=_training(result),
+            training=_training(result, spec),
             releases=_releases(spec, served, result),
             privacy=_privacy(result, request),
             bytes_up=result.bytes_up,
@@ -229,6 +232,11 @@ def _federation(
 def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
     """What the cell asks of a federation. Noise on real patients' data comes from a cryptographic source, always."""
     terms = None
+    if real and strategy.load(spec.strategy.name).site_level:
+        raise InputError(
+            f"strategy '{spec.strategy.name}' draws its noise from the cell's seed, which hides nothing; it runs on "
+            "simulated and open data only"
+        )
     if spec.privacy is not None:
         noise = "cryptographic" if real else "seeded"
         terms = {"epsilon": spec.privacy.epsilon, "delta": spec.privacy.delta, "noise": noise}
@@ -250,7 +258,7 @@ def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
     return FederationRequest.model_validate(asked)
 
 
-def _training(result: FederationResult) -> Training:
+def _training(result: FederationResult, spec: Spec) -> Training:
     return Training(
         chosen=dict(result.setting),
         selection=result.selection,
@@ -269,6 +277,20 @@ def _training(result: FederationResult) -> Training:
         skipped=tuple(SkippedSite(name=name, reason=reason) for name, reason in sorted(result.skipped.items())),
         dropped=_dropped(result),
         own_start=result.own_start,
+        site_level=_site_level(result) if strategy.load(spec.strategy.name).site_level else None,
+    )
+
+
+def _site_level(result: FederationResult) -> SiteLevel:
+    """Each round of each setting that was tried gave the sites a model: they compose in full."""
+    sites = len([site for site, actions in result.answered.items() if "train" in actions])
+    models = [Mechanism(float(t.setting["site_noise"]), count=t.rounds) for t in result.trials if t.rounds]
+    delta = 1 / (10 * sites)
+    return SiteLevel(
+        epsilon=epsilon(models, delta),
+        delta=delta,
+        noise_multiplier=min(one.noise_multiplier for one in models),
+        models=sum(one.count for one in models),
     )
 
 

@@ -124,7 +124,7 @@ MODEL = ModelSpec(
         untuned_rounds=8,
         ranges=RANGES,
     ),
-    private=private_recipe(partial(_learner, private=True), step_size=0.3, sampling_rate=0.2, steps=5, clip=1.0),
+    private=private_recipe(partial(_learner, private=True), step_size=1.0, sampling_rate=0.2, steps=5, clip=1.0),
     alone=Recipe(
         learner=partial(_learner, keeps_moments=True),
         settings=(_steps(0.003), _steps(0.001)),

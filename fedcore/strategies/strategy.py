@@ -49,6 +49,8 @@ class StrategySpec:
             keeps a part of it to itself.
         private: whether all that its sites send follows from the model that they trained, so that where training is
             noised nothing else needs to be.
+        site_level: whether the coordinator adds noise that hides single hospitals, of `site_noise` times what one can
+            change a round's sum by.
         needs: what a model must have: be a `network` or `trees`; have a `head`, `norms` or an `embedding`.
     """
 
@@ -63,6 +65,7 @@ class StrategySpec:
     turns: Callable[[int], int] = lambda _sites: 1
     whole: bool = True
     private: bool = True
+    site_level: bool = False
     needs: Needs = "network"
 
     def lacks(self, model: ModelSpec) -> str | None:

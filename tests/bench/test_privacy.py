@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from bench.training import predict
+from bench.training import predict, request_of
 from leaderboard.store import Store
+from privacy.accounting import Mechanism, epsilon
+from sites.errors import InputError
 
 ASKED = ("--only", "strategy=fedavg,strategy=pooled", "--rounds", "2", "--epsilon", "30", "--jobs", "1")
 
@@ -15,7 +17,7 @@ ASKED = ("--only", "strategy=fedavg,strategy=pooled", "--rounds", "2", "--epsilo
 def test_a_budget_is_asked_planned_spent_and_told(bench, asked, tmp_path: Path) -> None:
     planned = bench("privacy", "plan", *asked[:-2], "--only", "strategy=fedavg", "--epsilon", "30", "--json")
     assert planned.code == 0, planned.err
-    assert {(s["phase"], s["releases"]) for s in planned.json["spends"]} == {("statistics", 1), ("training", 20)}
+    assert {(s["phase"], s["releases"]) for s in planned.json["spends"]} == {("statistics", 1), ("training", 10)}
     ended = bench("run", *asked, *ASKED, "--json")
     assert ended.code == 0, ended.err
     told = {(cell["strategy"], cell["epsilon"], cell["status"]) for cell in ended.json["cells"]}
@@ -26,7 +28,7 @@ def test_a_budget_is_asked_planned_spent_and_told(bench, asked, tmp_path: Path) 
     for one in record.privacy:
         assert one.noise == "seeded, no privacy claim"
         assert 0 < one.epsilon <= 30
-        assert [(spend.phase, spend.count) for spend in one.spends] == [("statistics", 1), ("training", 20)]
+        assert [(spend.phase, spend.count) for spend in one.spends] == [("statistics", 1), ("training", 10)]
         assert one.opinions["prv"] == pytest.approx(one.epsilon, abs=0.02 + 0.01 * one.epsilon)
         assert one.opinions["rdp"] >= one.epsilon  # type: ignore[operator]
     noised = {release.what for release in record.releases if release.epsilon is not None}
@@ -38,11 +40,36 @@ def test_a_budget_is_asked_planned_spent_and_told(bench, asked, tmp_path: Path) 
     assert all(s["left"] == pytest.approx(30 - s["epsilon"]) for s in ledger.json["spent"])
 
 
+def test_noise_that_hides_hospitals_is_told_apart_and_counts_every_model_of_every_setting(
+    bench, asked, tmp_path: Path
+) -> None:
+    suite = Path(asked[1]).read_text(encoding="utf-8").replace("fedavg", "dpfedavg")
+    (tmp_path / "hidden.yaml").write_text(suite, encoding="utf-8")
+    more = ("--only", "strategy=dpfedavg", "--rounds", "3", "--json")
+    ended = bench("run", "--suite", str(tmp_path / "hidden.yaml"), *asked[2:], *more)
+    assert ended.code == 0, ended.err
+    (record,) = [r for r in Store(tmp_path / "records").records() if r.spec.strategy.name == "dpfedavg"]
+    assert record.training is not None and record.training.site_level is not None
+    told, sites, models = record.training.site_level, len(record.spec.sites), 3 * len(record.training.trials)
+    assert (told.models, told.delta, told.unit) == (models, 1 / (10 * sites), "hospital")
+    assert told.epsilon == pytest.approx(epsilon([Mechanism(1.0, count=models)], told.delta))
+    assert record.privacy == ()
+
+
+def test_seeded_noise_hides_no_real_hospital() -> None:
+    spec = SimpleNamespace(strategy=SimpleNamespace(name="dpfedavg"))
+    with pytest.raises(InputError, match="hides nothing; it runs on simulated and open data only"):
+        request_of(spec, "inline", real=True)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("run", "--suite", "quickstart", "--epsilon", "0"), "--epsilon: found 0, expected a number above 0"),
-        (("run", "--suite", "quickstart", "--epsilon", "1", "--only", "model=gru"), "none of its cells can be trained"),
+        (
+            ("run", "--suite", "quickstart", "--epsilon", "1", "--only", "model=trees"),
+            "none of its cells can be trained",
+        ),
         (("privacy", "plan", "--suite", "quickstart", "--only", "model=logistic"), "has a budget of epsilon"),
         (("privacy", "ledger", "nothing"), "has no record of suite or cell 'nothing'"),
     ],
