@@ -31,6 +31,8 @@ from fedcore.engines.parcels import parcel, plain, record
 from fedcore.errors import CheckpointError, StorageError
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace, PrivateRepresentation
+from fedcore.gate import gate
+from fedcore.guard import Guard
 from fedcore.learner import Arrays, Learner, Setting, TrainingError, log_loss
 from fedcore.local import Local, Split, Visit
 from fedcore.memory import SiteMemory
@@ -41,6 +43,7 @@ from fedcore.samples import SiteSamples
 from fedcore.strategies import strategy
 from fedcore.strategies.strategy import StrategySpec
 from privacy.ledger import BudgetError, Ledger, LedgerError
+from privacy.policy import PolicyRefusal
 from privacy.releases import messages, sketches
 from privacy.releases.messages import TOO_FEW
 from privacy.releases.sketches import ReleaseError
@@ -59,6 +62,7 @@ class Desk:
         terms: on which the site gives up some of its patients' privacy; None: it takes part without noise.
         seed: the cell's, for noise that is seeded.
         ledgers: the folder of the sites' ledgers; None: they lie with what the sites remember.
+        guard: what the hospital's policy allows; None: it has none.
     """
 
     def __init__(
@@ -68,10 +72,12 @@ class Desk:
         terms: Terms | None = None,
         seed: int = 0,
         ledgers: Path | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.samples = samples
         self.memory = memory
-        self._terms = terms
+        self.guard = guard
+        self.terms = terms if guard is None else guard.terms(terms)
         self._seed = seed
         self._ledgers = ledgers
         self._spaces: dict[str, FeatureSpace] = {}
@@ -91,13 +97,18 @@ class Desk:
     @cached_property
     def protection(self) -> Protection | None:
         """What noise the site adds, and what it has spent; None: it takes part without."""
-        if self._terms is None:
+        if self.terms is None:
             return None
-        patients = _patients(self.samples.in_split("train"))
         path = self.memory.place("ledger")
         if self._ledgers is not None:
             path = self._ledgers / f"{quote(self.samples.site, safe='')}.ledger"
-        return Protection(self._terms, self.samples.site, patients, self._seed, path, expected=bool(self.memory.agreed))
+        expected = bool(self.memory.agreed) or (self.guard is not None and self.guard.expects_ledger())
+        patients = self.patients("train")
+        return Protection(self.terms, self.samples.site, patients, self._seed, path, expected=expected)
+
+    def patients(self, split: str) -> int:
+        """How many patients a split has."""
+        return _patients(self.samples.in_split(split))
 
     @property
     def space(self) -> FeatureSpace:
@@ -175,7 +186,7 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
     Args:
         open_desk: the desk of the site whose context it is, in the federation of that name; the same for the same.
     """
-    app = ClientApp(mods=[wall])
+    app = ClientApp(mods=[wall, gate(open_desk)])
 
     def desk(message: Message, context: Context) -> Desk:
         return open_desk(context, str(message.content[TERMS]["federation"]))
@@ -265,7 +276,7 @@ def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Me
         return reply
     except (CheckpointError, StorageError) as error:
         reason, code = str(error), MEMORY_LOST if isinstance(error, CheckpointError) else SHORTAGE
-    except (TrainingError, ReleaseError, BudgetError, LedgerError, InputError) as error:
+    except (TrainingError, ReleaseError, BudgetError, LedgerError, PolicyRefusal, InputError) as error:
         reason = str(error)  # written to be read outside
     except Exception as error:  # whatever a site's code raises must become a reply
         log.debug("failed in '%s'", action, exc_info=True)  # stays at the site: it may show values

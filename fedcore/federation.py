@@ -21,6 +21,7 @@ from fedcore.checkpoint import SITES, journal
 from fedcore.client import Desk, client_app, ledgers_of
 from fedcore.engines import inline
 from fedcore.errors import CheckpointError, FederationError, StorageError
+from fedcore.guard import Guard, Proposal
 from fedcore.learners.device import device
 from fedcore.memory import SiteMemory
 from fedcore.plan import Plan, plan_of
@@ -30,7 +31,9 @@ from fedcore.request import Engine, FederationRequest
 from fedcore.rounds import OnRound, RoundReport
 from fedcore.samples import SiteSamples
 from fedcore.server import Outcome, server_app
+from fedcore.strategies.strategy import ANCHORS
 from privacy.ledger import Ledger
+from privacy.policy import PolicyRefusal
 from sites.errors import InputError
 
 __all__ = [
@@ -73,6 +76,7 @@ def run_federation(
     *,
     folder: Path | None = None,
     ledgers: Path | None = None,
+    guards: Mapping[str, Guard] | None = None,
     on_round: Callable[[RoundReport], None] | None = None,
 ) -> FederationResult:
     """Train a model over sites and predict with it.
@@ -88,6 +92,7 @@ def run_federation(
             None: it keeps none.
         ledgers: where the sites' ledgers are kept, which outlive the checkpoint: whoever runs the same federation again
             spends from what is left. None: they lie in the checkpoint.
+        guards: by site, what its hospital's policy allows. A site that refuses is left out, of scoring too.
         on_round: hears of each round as it ends.
 
     Raises:
@@ -109,14 +114,21 @@ def run_federation(
     rules = None if request.protocol is None else protocol.load(request.protocol)
     if plan.faults is not None:
         plan.faults.check([site.site for site in ordered], "faults", trees=plan.model.kind == "trees")
-    run = _Run(request, plan, folder, ledgers, on_round or (lambda _: None))
+    run = _Run(request, plan, folder, ledgers, guards or {}, on_round or (lambda _: None))
     with _one_thread():
-        if request.strategy in ("local", "external"):
-            return _alone(run, training, ordered)
-        if request.strategy == "pooled":
-            together = SiteSamples.concatenate if rules is None else rules.pool
-            result = _train(run, [together(training)], ordered)
-            return replace(result, bytes_up=0, bytes_down=0)
+        if request.strategy in ANCHORS:
+            refused = _refused(run, training)
+            training = [site for site in training if site.site not in refused]
+            ordered = [site for site in ordered if site.site not in refused]
+            if not training:
+                raise InputError(f"no site can train: {next(iter(refused.values()))}")
+            run = replace(run, guards={})
+            if request.strategy == "pooled":
+                together = SiteSamples.concatenate if rules is None else rules.pool
+                result = replace(_train(run, [together(training)], ordered), bytes_up=0, bytes_down=0)
+            else:
+                result = _alone(run, training, ordered)
+            return replace(result, skipped={**result.skipped, **refused}, refused=frozenset(refused))
         return _train(run, training, ordered)
 
 
@@ -128,7 +140,20 @@ class _Run:
     plan: Plan
     folder: Path | None
     ledgers: Path | None
+    guards: Mapping[str, Guard]
     on_round: OnRound
+
+
+def _refused(run: _Run, training: Sequence[SiteSamples]) -> dict[str, str]:
+    """The sites whose policies keep them out of an anchor, which sends no message, and why."""
+    refused = {}
+    for one in training:
+        try:
+            if one.site in run.guards:
+                run.guards[one.site].examine_anchor(Proposal.of_plan(run.plan))
+        except PolicyRefusal as refusal:
+            refused[one.site] = str(refusal)
+    return refused
 
 
 def _alone(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamples]) -> FederationResult:
@@ -192,7 +217,7 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
 
         remembered: Mapping[str, SiteMemory]
         (outcome,), (remembered,), (ledgers,) = simulation.run(
-            training, [run.request], run.on_round, run.folder, run.ledgers
+            training, [run.request], run.on_round, run.folder, run.ledgers, run.guards
         )
     else:
         outcome, remembered, ledgers = _in_process(run, training, memories)
@@ -200,7 +225,7 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
         predictions={
             one.site: predictions(run.plan, outcome, one, remembered)
             for one in scored
-            if run.plan.strategy.whole or outcome.remembered.get(one.site, 0) > 0
+            if one.site not in outcome.refused and (run.plan.strategy.whole or outcome.remembered.get(one.site, 0) > 0)
         },
         ledgers=ledgers,
         engine=engine,
@@ -212,7 +237,10 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
 def _in_process(
     run: _Run, training: Sequence[SiteSamples], memories: Path | None
 ) -> tuple[Outcome, Mapping[str, SiteMemory], Mapping[str, Ledger]]:
-    desks = [Desk(one, SiteMemory(memories, one.site), run.plan.terms, run.plan.seed, run.ledgers) for one in training]
+    desks = [
+        Desk(one, SiteMemory(memories, one.site), run.plan.terms, run.plan.seed, run.ledgers, run.guards.get(one.site))
+        for one in training
+    ]
     outcomes: list[Outcome] = []
 
     def open_desk(context: Context, federation: str) -> Desk:
@@ -221,7 +249,8 @@ def _in_process(
     with journal(run.folder, run.request, training) as answered:
         server = server_app(run.plan, outcomes.append, run.on_round, answered)
         inline.run(server, client_app(open_desk), len(training))
-    return outcomes[0], {desk.samples.site: desk.memory for desk in desks}, ledgers_of(desks)
+    serving = [desk for desk in desks if desk.samples.site not in outcomes[0].refused]
+    return outcomes[0], {desk.samples.site: desk.memory for desk in desks}, ledgers_of(serving)
 
 
 @contextmanager

@@ -47,6 +47,18 @@ class Protection:
         self._expected = expected
 
     @cached_property
+    def budget(self) -> Budget:
+        """What the site is willing to spend.
+
+        Raises:
+            sites.errors.InputError: the terms are out of bounds for so many patients.
+        """
+        try:
+            return Budget.of(self.terms.epsilon, self._delta, self._patients)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    @cached_property
     def ledger(self) -> Ledger:
         """What the site has spent.
 
@@ -54,11 +66,7 @@ class Protection:
             privacy.ledger.LedgerError: it is damaged, lost or of other terms.
             sites.errors.InputError: the terms are out of bounds for so many patients.
         """
-        try:
-            budget = Budget.of(self.terms.epsilon, self._delta, self._patients)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        return Ledger(budget, self._path, expected=self._expected)
+        return Ledger(self.budget, self._path, expected=self._expected)
 
     @property
     def _delta(self) -> float:
@@ -80,7 +88,7 @@ class Protection:
         rate, steps = float(setting["sampling_rate"]), int(setting["steps"])
         if not 0 < rate < 1:
             raise InputError(f"sampling_rate: found {rate:g}, expected a share of the patients above 0 and below 1")
-        budget = self.ledger.budget
+        budget = self.budget
         try:
             statistics = Mechanism(_statistics_noise(budget.epsilon * self.terms.statistics, budget.delta))
             noise = _training_noise(budget.epsilon, budget.delta, rate, steps * rounds, (statistics,))

@@ -18,6 +18,7 @@ from fedcore.engines.parcels import parcel
 from fedcore.errors import FederationError
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
+from fedcore.guard import Proposal
 from fedcore.learner import Arrays, Setting
 from fedcore.plan import Plan
 from fedcore.rounds import OnRound, RoundReport, Search, Trial
@@ -47,6 +48,7 @@ class Outcome:
         trials: all settings tried.
         rounds: all rounds run.
         skipped: sites that took no part in training, and why.
+        refused: those of them whose policy refused.
         dropped: answers that did not count, of all trials.
         answered: by training site, the actions (`train`, `query.statistics`, ...) to which it ever said anything of its
             patients; under `external`, `model` of those whose model another takes over.
@@ -64,6 +66,7 @@ class Outcome:
     trials: list[Trial] = field(default_factory=list)
     rounds: list[RoundReport] = field(default_factory=list)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
     dropped: list[Dropped] = field(default_factory=list)
     answered: Mapping[str, frozenset[str]] = field(default_factory=dict)
     own_start: bool = False
@@ -108,12 +111,20 @@ def federate(
         CheckpointError: the checkpoint cannot be gone on from.
         sites.errors.InputError: too few sites can train, or their sketches leave nothing to learn from.
     """
-    grid = SiteGrid(inner, federation=federation, journal=journal)
-    skipped = {site: TOO_FEW for site in grid.sites if grid.introductions[site]["train"] == 0}
+    proposal = Proposal.of_plan(plan).texts()
+    grid = SiteGrid(inner, federation=federation, journal=journal, proposal=proposal)
+    skipped = {
+        site: grid.refused.get(site, TOO_FEW)
+        for site in grid.sites
+        if site in grid.refused or grid.introductions[site]["train"] == 0
+    }
     grid.keep([site for site in grid.sites if site not in skipped])
     if not grid.sites:
-        raise InputError(f"no site can train ({', '.join(skipped)}: {TOO_FEW}); expected at least one")
-    space, failed = _agree(grid, plan)
+        few = [site for site, reason in skipped.items() if reason == TOO_FEW]
+        reasons = [f"site {site}: {reason}" for site, reason in grid.refused.items()]
+        reasons += [f"{', '.join(few)}: {TOO_FEW}"] if few else []
+        raise InputError(f"no site can train ({'; '.join(reasons)}); expected at least one")
+    space, failed = _agree(grid, plan, proposal)
     skipped |= failed
     if plan.faults is not None:
         grid.suffers(plan.faults.draw(plan.seed, grid.sites))
@@ -166,6 +177,7 @@ def federate(
         trials=trials,
         rounds=reports,
         skipped=skipped,
+        refused=frozenset(grid.refused),
         dropped=grid.dropped,
         answered={site: frozenset(actions) for site, actions in grid.answered.items()},
         own_start=own_start,
@@ -177,23 +189,16 @@ def federate(
 _TUNING = ("tuning", "tuning-events", "tuning-non-events")
 
 
-def _agree(grid: SiteGrid, plan: Plan) -> tuple[FeatureSpace, dict[str, str]]:
+def _agree(grid: SiteGrid, plan: Plan, proposal: Mapping[str, str]) -> tuple[FeatureSpace, dict[str, str]]:
     """The statistics round: sketches in, the feature space out; and the sites that failed in it, with the reason."""
     chosen = representation.load(plan.model.representation)
-    answers, failed = grid.ask("query.statistics", {"representation": plan.model.representation})
+    answers, failed = grid.ask("query.statistics", {"representation": plan.model.representation, **proposal})
     grid.keep(answers)
     if not answers:
         site, reason = next(iter(failed.items()))
         raise FederationError(f"no site could describe its samples; {site}: {reason}")
     space = chosen.agree(sketches.merge([sketches.unpack(parcel(content).arrays) for content in answers.values()]))
-    terms = {
-        "model": plan.model_name,
-        "recipe": plan.recipe,
-        "strategy": plan.strategy_name,
-        "space": space.to_json(),
-        "rounds": str(plan.untuned_rounds),
-    }
-    agreed, refused = grid.ask("query.space", terms)
+    agreed, refused = grid.ask("query.space", {**proposal, "space": space.to_json()})
     grid.keep(agreed)
     return space, failed | refused
 

@@ -25,6 +25,7 @@ from fedcore.faults.drawn import Faults
 from fedcore.faults.kinds import Lost
 from fedcore.learner import Arrays
 from privacy.releases import messages as releases
+from privacy.releases.messages import REFUSED
 from privacy.releases.sketches import ReleaseError
 
 TERMS = "fedward"
@@ -68,8 +69,10 @@ class SiteGrid(Grid):
         inner: the engine's Grid.
         federation: a name for this federation, where several run over one Grid.
         journal: answers what has been asked before.
+        proposal: what the sites are told of the analysis before they introduce themselves.
 
     Attributes:
+        refused: the sites that take no part, each with the rule of its policy that is why.
         bytes_down: payload sent to the sites so far (`fedcore.engines.parcels.payload_bytes`).
         bytes_up: payload of what the sites sent, before it is widened.
         dropped: the answers that did not count.
@@ -81,7 +84,14 @@ class SiteGrid(Grid):
         FederationError: two nodes give the same site name.
     """
 
-    def __init__(self, inner: Grid, *, federation: str = "000", journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        inner: Grid,
+        *,
+        federation: str = "000",
+        journal: Journal | None = None,
+        proposal: Mapping[str, str] | None = None,
+    ) -> None:
         self._inner = inner
         self._federation = federation
         self._journal: Journal | None = None
@@ -103,7 +113,8 @@ class SiteGrid(Grid):
         self._names = {node: f"node {node}" for node in nodes}
         self._order = {node: place for place, node in enumerate(nodes)}
         self._present: list[str] = []
-        asked = [Message(RecordDict(), dst_node_id=node, message_type="query.site") for node in nodes]
+        told = RecordDict({"config": ConfigRecord(dict(proposal))}) if proposal else RecordDict()
+        asked = [Message(told, dst_node_id=node, message_type="query.site") for node in nodes]
         introduced: dict[str, Message] = {}
         for reply in self.send_and_receive(asked):
             if reply.has_error():
@@ -115,7 +126,9 @@ class SiteGrid(Grid):
         self._names = {node: site for site, node in self._nodes.items()}
         self._order = {node: place for place, node in enumerate(self._nodes.values())}
         self._present = list(self._nodes)
-        self.answered = {site: {"query.site"} for site in self._nodes}
+        texts = {site: parcel(introduced[site].content).texts for site in self._nodes}
+        self.refused = {site: str(said[REFUSED]) for site, said in texts.items() if REFUSED in said}
+        self.answered = {site: {"query.site"} for site in self._nodes if site not in self.refused}
         self._journal = journal
         self.introductions: Mapping[str, Mapping[str, int]] = {
             site: {name: int(str(count)) for name, count in parcel(introduced[site].content).numbers.items()}

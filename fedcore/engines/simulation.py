@@ -26,6 +26,7 @@ from fedcore.checkpoint import SITES, journal
 from fedcore.client import Desk, client_app, ledgers_of
 from fedcore.environment import CLOSED_PROXY, SETTINGS
 from fedcore.errors import EngineError, FederationError
+from fedcore.guard import Guard
 from fedcore.memory import SiteMemory
 from fedcore.plan import plan_of
 from fedcore.request import FederationRequest
@@ -50,13 +51,16 @@ class Spooled:
     memories: tuple[Path, ...]
     terms: tuple[tuple[Terms | None, int], ...]
     ledgers: Path | None
+    guards: tuple[Guard | None, ...]
 
     def __call__(self, context: Context, federation: str) -> Desk:
         """See `fedcore.client.client_app`."""
         torch.set_num_threads(1)
         number = int(federation)
         partition = int(str(context.node_config["partition-id"]))
-        return _desk(self.folder, partition, self.memories[number], federation, *self.terms[number], self.ledgers)
+        terms, seed = self.terms[number]
+        guard = self.guards[partition]
+        return _desk(self.folder, partition, self.memories[number], federation, terms, seed, self.ledgers, guard)
 
 
 @cache
@@ -68,10 +72,17 @@ def _samples(folder: Path, partition: int) -> SiteSamples:
 
 @cache
 def _desk(
-    folder: Path, partition: int, memories: Path, federation: str, terms: Terms | None, seed: int, ledgers: Path | None
+    folder: Path,
+    partition: int,
+    memories: Path,
+    federation: str,
+    terms: Terms | None,
+    seed: int,
+    ledgers: Path | None,
+    guard: Guard | None,
 ) -> Desk:
     samples = _samples(folder, partition)
-    return Desk(samples, SiteMemory(memories, samples.site), terms, seed, ledgers)
+    return Desk(samples, SiteMemory(memories, samples.site), terms, seed, ledgers, guard)
 
 
 def run(
@@ -80,6 +91,7 @@ def run(
     on_round: OnRound,
     folder: Path | None = None,
     ledgers: Path | None = None,
+    guards: Mapping[str, Guard] | None = None,
     *,
     cores: int | None = None,
 ) -> tuple[list[Outcome], list[dict[str, SiteMemory]], list[dict[str, Ledger]]]:
@@ -91,6 +103,7 @@ def run(
         on_round: hears of each round as it ends.
         folder: where the checkpoint of the only request is kept.
         ledgers: where the sites' ledgers of the only request are kept.
+        guards: by site, what its hospital's policy allows.
         cores: how many sites train at a time; default: one a core.
 
     Returns:
@@ -106,17 +119,19 @@ def run(
         for partition, samples in enumerate(training):
             with (spool / f"{partition}.pickle").open("wb") as file:
                 pickle.dump(samples, file, protocol=pickle.HIGHEST_PROTOCOL)
+        allowed = tuple((guards or {}).get(one.site) for one in training)
         kept = [folder] if folder is not None else [spool / f"federation-{n}" for n in range(len(requests))]
-        outcomes = _apart(
-            _Job(spool, tuple(kept), tuple(requests), len(training), cores or _cores(), ledgers), on_round
-        )
+        outcomes = _apart(_Job(spool, tuple(kept), tuple(requests), cores or _cores(), ledgers, allowed), on_round)
         memories = [{one.site: SiteMemory(at / SITES, one.site) for one in training} for at in kept]
         desks = [
-            Desk(one, memory[one.site], request.privacy, request.seed, ledgers)
-            for request, memory in zip(requests, memories, strict=True)
-            for one in training
+            [
+                Desk(one, memory[one.site], request.privacy, request.seed, ledgers, guard)
+                for one, guard in zip(training, allowed, strict=True)
+                if one.site not in outcome.refused
+            ]
+            for request, memory, outcome in zip(requests, memories, outcomes, strict=True)
         ]
-        kept_ledgers = [ledgers_of(desks[k : k + len(training)]) for k in range(0, len(desks), len(training))]
+        kept_ledgers = [ledgers_of(some) for some in desks]
         detached = [{site: one.detached() for site, one in memory.items()} for memory in memories]
     return outcomes, detached, kept_ledgers
 
@@ -130,9 +145,9 @@ class _Job:
     spool: Path
     folders: tuple[Path, ...]
     requests: tuple[FederationRequest, ...]
-    sites: int
     cores: int
     ledgers: Path | None
+    guards: tuple[Guard | None, ...]
 
 
 def _apart(job: _Job, on_round: OnRound) -> list[Outcome]:
@@ -208,7 +223,7 @@ def _simulate(connection: Connection, job: _Job) -> None:
         logging.getLogger("flwr").setLevel(logging.WARNING)  # strategies log each step to the terminal
         try:
             for number, (request, folder) in enumerate(zip(job.requests, job.folders, strict=True)):
-                training = [_samples(job.spool, partition) for partition in range(job.sites)]
+                training = [_samples(job.spool, partition) for partition in range(len(job.guards))]
                 with journal(folder, request, training) as answered:
                     name = f"{number:03d}"  # as long as that of a federation by itself, for its bytes are counted
                     outcome = federate(
@@ -222,7 +237,8 @@ def _simulate(connection: Connection, job: _Job) -> None:
                 connection.send(("error", _carried(error)))
 
     terms = tuple((request.privacy, request.seed) for request in job.requests)
-    sites = client_app(Spooled(job.spool, tuple(folder / SITES for folder in job.folders), terms, job.ledgers))
+    memories = tuple(folder / SITES for folder in job.folders)
+    sites = client_app(Spooled(job.spool, memories, terms, job.ledgers, job.guards))
     init: dict[str, Any] = {
         "address": "local",
         "num_cpus": job.cores,
@@ -233,6 +249,6 @@ def _simulate(connection: Connection, job: _Job) -> None:
     run_simulation(
         server_app=server,
         client_app=sites,
-        num_supernodes=job.sites,
+        num_supernodes=len(job.guards),
         backend_config={"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )

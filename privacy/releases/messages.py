@@ -53,19 +53,27 @@ class Schema:
         released_counts: names of whole numbers that stand for patients: 0, or at least the minimum.
         sums: names of finite numbers.
         texts: names of texts: one line, at most 200 characters.
+        may: texts that may be there or not: one line, at most 400 characters.
     """
 
     arrays: str = "none"
     released_counts: frozenset[str] = frozenset()
     sums: frozenset[str] = frozenset()
     texts: frozenset[str] = frozenset()
+    may: frozenset[str] = frozenset()
 
+
+REFUSED = "refused"
+"""The text with which a site introduces itself that takes no part: which rule of its policy is why."""
+
+REFUSED_LENGTH = 400
 
 SCHEMAS: Mapping[str, Schema] = {
     # which hospital this is, how much it would weigh, and whether its tuning split can help to choose
     "query.site": Schema(
         released_counts=frozenset({"train", "tuning", "tuning-events", "tuning-non-events"}),
         texts=frozenset({"site"}),
+        may=frozenset({REFUSED}),
     ),
     # the training samples, as sketches
     "query.statistics": Schema(arrays="sketches"),
@@ -111,12 +119,15 @@ def check(action: str, parcel: Parcel, sent: Mapping[str, np.ndarray]) -> None:
         raise ReleaseError(f"action '{action}' has no schema of what may leave a site; add one to be able to use it")
     schema = SCHEMAS[action]
     _names(action, "number", set(parcel.numbers), schema.released_counts | schema.sums)
-    _names(action, "text", set(parcel.texts), schema.texts)
+    _names(action, "text", set(parcel.texts) - schema.may, schema.texts)
     for name, number in parcel.numbers.items():
         _number(action, schema, name, number)
     for name, text in parcel.texts.items():
-        if not isinstance(text, str) or not re.fullmatch(r"[^\x00-\x1f]{1,200}", text):
-            raise ReleaseError(f"'{action}' would send the text '{name}': expected one line of 1 to 200 characters")
+        longest = REFUSED_LENGTH if name in schema.may else 200
+        if not isinstance(text, str) or len(text) > longest or not re.fullmatch(r"[^\x00-\x1f]+", text):
+            raise ReleaseError(
+                f"'{action}' would send the text '{name}': expected one line of 1 to {longest} characters"
+            )
     if schema.arrays == "model":
         _model(action, parcel.arrays, sent)
     elif schema.arrays == "sketches":

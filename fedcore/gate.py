@@ -1,0 +1,119 @@
+"""Where a site's policy is enforced: around the app, at the hospital, for every message by itself.
+
+The coordinator proposes an analysis with its first message. A site that refuses introduces itself with no count of
+anything and says why; whatever it is asked all the same is refused, since each message is held against the policy
+anew: what it proposes, what was agreed on, the setting that it asks for. Before anything is released, the analysis's
+budget is reserved in the site's total.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from fedcore.engines.grid import TERMS
+from fedcore.engines.parcels import parcel
+from fedcore.guard import Guard, Proposal
+from fedcore.memory import SiteMemory
+from fedcore.protection import Protection
+from fedcore.samples import SiteSamples
+from privacy.ledger import LedgerError
+from privacy.policy import PolicyRefusal
+from privacy.releases.messages import REFUSED, REFUSED_LENGTH
+from privacy.terms import Terms
+from sites.errors import InputError
+
+COUNTS = ("train", "tuning", "tuning-events", "tuning-non-events")
+
+
+class Guarded(Protocol):
+    """What the gate wants to know of a site's desk (`fedcore.client.Desk`)."""
+
+    samples: SiteSamples
+    guard: Guard | None
+    terms: Terms | None
+    memory: SiteMemory
+
+    @property
+    def protection(self) -> Protection | None:
+        """See `fedcore.client.Desk`."""
+        ...
+
+    def patients(self, split: str) -> int:
+        """How many patients a split has."""
+        ...
+
+
+def gate(open_desk: Callable[[Context, str], Guarded]) -> Mod:
+    """A Flower mod that lets a message reach a site's app only where the site's policy allows it."""
+
+    def enforced(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        desk = open_desk(context, str(message.content[TERMS]["federation"]))
+        if desk.guard is None:
+            return call_next(message, context)
+        action = message.metadata.message_type
+        if action == "query.site":
+            return _introduced(desk, desk.guard, message, context, call_next)
+        asked = _asked(desk, message)
+        if asked is not None:
+            _examine(desk, desk.guard, asked)
+            desk.guard.reserve(desk.protection)
+        few = desk.patients("tuning") < desk.guard.policy.smallest_count
+        if action == "evaluate" and few:
+            numbers = MetricRecord({"num-examples": 0, "loss-sum": 0.0})
+            return Message(RecordDict({"metrics": numbers}), reply_to=message)
+        return call_next(message, context)
+
+    return enforced
+
+
+def _asked(desk: Guarded, message: Message) -> Proposal | None:
+    """What a message asks the site to take part in; None: nothing was agreed on, and the app will say so."""
+    if message.metadata.message_type.startswith("query."):
+        return _proposal(message)
+    setting = message.content[TERMS].get("setting")
+    return Proposal.of(desk.memory.agreed, str(setting or "{}")) if desk.memory.agreed else None
+
+
+def _without_folders(text: str) -> str:
+    """On one line; where a hospital keeps its files is nobody's business.
+
+    >>> _without_folders("/srv/ledgers/a/bern.ledger: is lost")
+    'bern.ledger: is lost'
+    """
+    return re.sub(r"(?<!\S)/\S*/", "", " ".join(text.split()))
+
+
+def _proposal(message: Message) -> Proposal:
+    return Proposal.of(message.content.config_records.get("config", {}))
+
+
+def _examine(desk: Guarded, guard: Guard, asked: Proposal) -> None:
+    guard.examine(asked, desk.terms)
+    guard.examine_with(asked, desk.protection, desk.patients("train"))
+
+
+def _introduced(
+    desk: Guarded, guard: Guard, message: Message, context: Context, call_next: ClientAppCallable
+) -> Message:
+    try:
+        _examine(desk, guard, _proposal(message))
+    except (PolicyRefusal, LedgerError, InputError) as refusal:
+        told = {"site": desk.samples.site, REFUSED: _without_folders(str(refusal))[:REFUSED_LENGTH]}
+        return _introduction(message, dict.fromkeys(COUNTS, 0), told)
+    reply = call_next(message, context)
+    if reply.has_error():
+        return reply
+    numbers = {name: int(str(parcel(reply.content).numbers[name])) for name in COUNTS}
+    smallest = guard.policy.smallest_count
+    if desk.patients("tuning") < smallest:
+        numbers |= dict.fromkeys(COUNTS[1:], 0)
+    elif min(numbers["tuning-events"], numbers["tuning-non-events"]) < smallest:
+        numbers |= dict.fromkeys(COUNTS[2:], 0)
+    return _introduction(message, numbers, {"site": desk.samples.site})
+
+
+def _introduction(message: Message, numbers: dict[str, Any], texts: dict[str, Any]) -> Message:
+    return Message(RecordDict({"metrics": MetricRecord(numbers), "config": ConfigRecord(texts)}), reply_to=message)
