@@ -7,7 +7,7 @@ from the coordinator only what that proposes (`Proposal`), which every message i
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -154,9 +154,19 @@ class Guard:
         Raises:
             PolicyRefusal: it does not.
         """
-        nothing = Policy(**{**dict(self.policy), "privacy": {}, "secure_aggregation": "optional"})
-        guard = self if asked.strategy != "local" else Guard(nothing, self.file, self.suite, self.task)
-        guard.examine(asked, None)
+        if asked.strategy == "local":
+            self.examine_visit(asked)
+        else:
+            self.examine(asked, None)
+
+    def examine_visit(self, asked: Proposal) -> None:
+        """See whether the site may be scored, or train by itself: nothing of its training patients leaves it.
+
+        Raises:
+            PolicyRefusal: it may not.
+        """
+        plain = Policy(**{**dict(self.policy), "privacy": {}, "secure_aggregation": "optional"})
+        replace(self, policy=plain).examine(asked, None)
 
     def examine_with(self, asked: Proposal, protection: Protection | None, patients: int) -> None:
         """See the rest: what depends on how many training patients the site has, and on what it has spent.

@@ -103,7 +103,7 @@ class Policy(_Closed):
     """What a hospital allows."""
 
     valid_until: date | None = Field(
-        default=None, description="the last day on which the site takes part, such as 2027-12-31"
+        default=None, strict=True, description="the last day on which the site takes part, such as 2027-12-31, unquoted"
     )
     tasks: tuple[Allowed, ...] | None = Field(default=None, min_length=1, description=_ALLOWED)
     suites: tuple[Name, ...] | None = Field(default=None, min_length=1, description="a list of names, one at least")
@@ -203,7 +203,7 @@ def _sentence(content: object, error: ValidationError) -> str:
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # it explains a missing key
     path = [str(part) for part in first["loc"]]
     own = first.get("ctx", {}).get("error")
-    if own is not None:
+    if first["type"] == "value_error":
         return f"{'.'.join([*path, str(own)]) if path else own}; mend it"
     if not path:
         return f"found {_shown(content)}, expected keys such as tasks, models and privacy; mend it"

@@ -111,9 +111,10 @@ class Total:
             before = sum((_exact(getattr(one, name)) for one in entries.values()), Decimal(0))
             most, asked = _exact(getattr(within, name)), _exact(getattr(budget, name))
             if before + asked > most:
+                told = [f"{float(one):g}" for one in (most, before, asked)]
                 raise BudgetError(
-                    f"{name} of all analyses is at most {most:g}, {before:g} is reserved, and this one asks for "
-                    f"{asked:g} more"
+                    f"{name} of all analyses is at most {told[0]}, {told[1]} is reserved, and this one asks for "
+                    f"{told[2]} more"
                 )
 
     def _elsewhere(self, known: Mapping[str, Budget]) -> dict[str, Budget]:

@@ -10,13 +10,14 @@ import resource
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from bench.code import ORACLE
+from bench.policies import Policies
 from bench.provenance import now, provenance
 from fedcore.task import Task
 from leaderboard.measured import Cost, Predictions
@@ -41,6 +42,7 @@ class Piece:
     command: str
     reuse: bool = True
     engine: str = "inline"
+    policies: Policies = field(default_factory=dict)
 
 
 def run_cell(piece: Piece, report: Callable[[Any], None]) -> Record:
@@ -76,7 +78,9 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         from bench.training import predict
     roles = {site.name: site.role == "external" for site in spec.sites}
     sites = [replace(site, external=roles[site.name]) for site in piece.sites]
-    predicted = predict(spec, piece.task, sites, report, reuse=piece.reuse, engine=piece.engine)
+    predicted = predict(
+        spec, piece.task, sites, report, reuse=piece.reuse, engine=piece.engine, policies=piece.policies
+    )
     trained = predicted.trained
     held_out = held_out_predictions(predicted.predictions)
     metrics = evaluate(
@@ -101,6 +105,7 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         data=trained.data,
         training=trained.training,
         metrics=metrics,
+        checks=trained.policies,
         releases=trained.releases,
         privacy=trained.privacy,
         predictions=Predictions(sha256=_sha256(held_out), rows=sum(len(one.y) for one in held_out)),

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from bench.code import representation_of
+from bench.policies import Policies
 from bench.training import Predicted, Trained, described, keep, prepared_sites, trained_folder
 from fedcore.fingerprint import fingerprint
 from fedcore.rounds import RoundReport
@@ -26,6 +27,7 @@ def predict(
     *,
     reuse: bool,
     engine: str,
+    policies: Policies,
 ) -> Predicted:
     """Look up the true risk of every sample; there are no rounds, and looking up is as quick as reusing.
 

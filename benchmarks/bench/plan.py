@@ -12,6 +12,7 @@ from functools import cache
 from bench import tuning
 from bench.code import ORACLE, training_code
 from bench.modes import CacheMode, Rerun
+from bench.policies import Policies
 from bench.suite import ALL, Entry, SuiteSpec
 from fedcore.faults.plan import FaultPlan
 from fedcore.fingerprint import fingerprint
@@ -237,13 +238,17 @@ def cell_code(model: str, strategy: str, protocol: str | None) -> str:
     return hashlib.sha256((training + fingerprint(*SCORING_MODULES)).encode()).hexdigest()
 
 
-def _site_refs(sites: Sequence[Site]) -> tuple[SiteRef, ...]:
-    """In the order of their names, whatever order the user gave: a record of the same cell is the same record."""
+def _site_refs(sites: Sequence[Site], policies: Policies) -> tuple[SiteRef, ...]:
+    """In the order of their names, whatever order the user gave: a record of the same cell is the same record.
+
+    A site with a policy has the hash of its rules among its options: with other rules it is another cell.
+    """
+    ruled = {name: {"policy": one.policy.rules_sha256()} for name, one in policies.items()}
     return tuple(
         SiteRef(
             name=site.name,
             kind=site.dataset.manifest.kind,
-            options=dict(site.spec.options),
+            options={**site.spec.options, **ruled.get(site.name, {})},
             role="external" if site.external else "train",
             content_sha256=site.dataset.manifest.content_sha256,
         )
@@ -368,7 +373,13 @@ def _spec(suite: SuiteSpec, asked: _Asked, task: Task, seed: int, sites: tuple[S
 
 
 def make_plan(
-    suite: SuiteSpec, sites: Sequence[Site], choice: Choice, store: Store, *, leave_one_out: bool = False
+    suite: SuiteSpec,
+    sites: Sequence[Site],
+    choice: Choice,
+    store: Store,
+    *,
+    leave_one_out: bool = False,
+    policies: Policies | None = None,
 ) -> list[Cell]:
     """Every cell of the suite on these sites, in the order of the file, with the record of each if there is one.
 
@@ -378,6 +389,7 @@ def make_plan(
         choice: what of it is wanted.
         store: where records may be.
         leave_one_out: each cell once for each training site, which it leaves out of training and only scores.
+        policies: by site, what its hospital allows.
 
     Raises:
         InputError: a name is unknown, two cells are one, or fewer than two sites are there to leave one out.
@@ -390,7 +402,7 @@ def make_plan(
     cells: dict[str, Cell] = {}
     found = store.by_cell()
     for left_out, cast in _casts(sites, leave_one_out=leave_one_out):
-        refs = _site_refs(cast)
+        refs = _site_refs(cast, policies or {})
         for task in (load_task(name) for name in suite.tasks):
             for line in asked:
                 first = _spec(suite, line, task, suite.seeds[0], refs)

@@ -14,6 +14,7 @@ from bench.estimate import longest_first
 from bench.grid import Grid
 from bench.modes import CacheMode, Rerun
 from bench.plan import Cell, cell_code, is_pending
+from bench.policies import Policies
 from bench.progress import Watch
 from bench.provenance import now, provenance
 from leaderboard.measured import Cost
@@ -44,6 +45,7 @@ def run_cells(
     command: str,
     quiet: bool,
     engine: str = "inline",
+    policies: Policies | None = None,
 ) -> list[Finished]:
     """Run what is pending, write each record as its cell ends, and return all cells that have one, in plan order.
 
@@ -66,7 +68,10 @@ def run_cells(
     if pending:
         _check_writable(out)
         reuse = cache_mode is not CacheMode.ignore and rerun is not Rerun.all
-        pieces = [Piece(cell.spec, cell.task, (), cell.code_fingerprint, command, reuse, engine) for cell in pending]
+        pieces = [
+            Piece(cell.spec, cell.task, (), cell.code_fingerprint, command, reuse, engine, policies or {})
+            for cell in pending
+        ]
         with Watch(pending, total_cells=len(cells), quiet=quiet) as watch, Grid(jobs, address) as grid:
             _prepare(pieces, sites, grid, watch)
             for outcome in grid.run(partial(_run_cell, tuple(sites)), pieces, watch.report):

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.claim import claimed
 from bench.code import representation_of, training_code
+from bench.policies import Policies, guards_of, refusals, told
 from fedcore.cohort import CannotServe
 from fedcore.errors import CheckpointError, FederationError
 from fedcore.federation import FederationRequest, FederationResult, run_federation
+from fedcore.guard import Guard
 from fedcore.prepare import Prepared, prepare
 from fedcore.protection import STATISTICS, TRAINING
 from fedcore.protocols import protocol
@@ -32,6 +35,7 @@ from fedcore.strategies.strategy import ANCHORS
 from fedcore.task import Task
 from leaderboard.measured import (
     AttritionStep,
+    Check,
     Data,
     DroppedAnswers,
     Release,
@@ -71,6 +75,7 @@ class Trained(BaseModel):
     training: Training
     releases: tuple[Release, ...]
     privacy: tuple[SitePrivacy, ...] = ()
+    policies: tuple[Check, ...] = ()
     bytes_up: int
     bytes_down: int
     round_s: tuple[float, ...]
@@ -87,15 +92,18 @@ class Predicted:
 
 
 def prepared_sites(
-    spec: Spec, task: Task, sites: Sequence[Site], representation: str
+    spec: Spec, task: Task, sites: Sequence[Site], representation: str, refused: Sequence[SkippedSite] = ()
 ) -> tuple[list[Prepared], tuple[SkippedSite, ...]]:
     """Every site's samples, and the sites that cannot serve the task, each with the reason; in the order of names.
+
+    Those that have refused to are among the latter, and nothing is read of them.
 
     Raises:
         InputError: no training site can serve the task.
     """
-    served, skipped = [], []
-    for site in sorted(sites, key=lambda site: site.name):
+    served, skipped = [], list(refused)
+    known = {one.name for one in refused}
+    for site in sorted((site for site in sites if site.name not in known), key=lambda site: site.name):
         try:
             served.append(prepared_site(spec.federation.protocol, site, task, representation, spec.split_seed))
         except CannotServe as reason:
@@ -155,7 +163,16 @@ def trained_folder(spec: Spec, code_fingerprint: str) -> Path:
     return home() / "trained" / key[:2] / key
 
 
-def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *, reuse: bool, engine: str) -> Predicted:
+def predict(
+    spec: Spec,
+    task: Task,
+    sites: Sequence[Site],
+    on_round: OnRound,
+    *,
+    reuse: bool,
+    engine: str,
+    policies: Policies | None = None,
+) -> Predicted:
     """Train what the spec asks for, or find it trained already. Killed in the middle, it goes on where it was.
 
     Args:
@@ -165,16 +182,19 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
         on_round: hears of each round.
         reuse: whether predictions that were kept, or a training that was stopped, may serve.
         engine: where the federation runs; the result is the same.
+        policies: by site, what its hospital allows.
 
     Raises:
-        InputError: no training site can serve the task.
+        InputError: no training site can serve the task, or all refuse.
     """
+    policies = policies or {}
     representation = representation_of(spec.model.name, spec.federation.protocol)
     folder = trained_folder(spec, training_code(spec.model.name, spec.strategy.name, spec.federation.protocol))
     if reuse and (folder / "trained.json").is_file():
         trained = Trained.model_validate_json((folder / "trained.json").read_bytes())
         return Predicted(trained, folder / "predictions.parquet")
-    served, skipped = prepared_sites(spec, task, sites, representation)
+    refused = [SkippedSite(name=name, reason=reason) for name, reason in refusals(spec, sites, policies).items()]
+    served, skipped = prepared_sites(spec, task, sites, representation, refused)
     samples = [one.samples for one in served]
     if spec.federation.protocol is not None:
         samples = protocol.load(spec.federation.protocol).gather(samples)
@@ -185,10 +205,14 @@ def predict(spec: Spec, task: Task, sites: Sequence[Site], on_round: OnRound, *,
             shutil.rmtree(checkpoint, ignore_errors=True)
         request = request_of(spec, engine, real=any(site.dataset.manifest.data_kind == "real" for site in sites))
         ledgers = home() / "ledgers" / folder.name
-        result = _federation(samples, request, checkpoint, ledgers, on_round)
+        guards = guards_of(policies, spec, ledgers.name)
+        result = _federation(samples, request, checkpoint, ledgers, guards, on_round)
+        at_the_site = [SkippedSite(name=name, reason=result.skipped[name]) for name in sorted(result.refused)]
+        served = [one for one in served if one.samples.site not in result.refused]
         trained = Trained(
-            data=described(served, sites, skipped),
+            data=described(served, sites, (*skipped, *at_the_site)),
             training=_training(result, spec),
+            policies=told(policies, (*refused, *at_the_site)),
             releases=_releases(spec, served, result),
             privacy=_privacy(result, request),
             bytes_up=result.bytes_up,
@@ -209,20 +233,22 @@ def _federation(
     request: FederationRequest,
     checkpoint: Path | None,
     ledgers: Path,
+    guards: Mapping[str, Guard],
     on_round: OnRound,
 ) -> FederationResult:
     """Run it, or go on; what cannot be gone on from is begun anew.
 
     A federation that failed leaves no checkpoint: gone on from, it would fail again of what the sites answered then.
     """
+    run = partial(run_federation, samples, request, folder=checkpoint, ledgers=ledgers, guards=guards)
     try:
         try:
-            return run_federation(samples, request, folder=checkpoint, ledgers=ledgers, on_round=on_round)
+            return run(on_round=on_round)
         except CheckpointError:
             if checkpoint is None:
                 raise
             shutil.rmtree(checkpoint)
-            return run_federation(samples, request, folder=checkpoint, ledgers=ledgers, on_round=on_round)
+            return run(on_round=on_round)
     except (FederationError, InputError):
         if checkpoint is not None:
             shutil.rmtree(checkpoint, ignore_errors=True)
@@ -274,7 +300,11 @@ def _training(result: FederationResult, spec: Spec) -> Training:
             for r in result.rounds
             if r.trial == result.chosen
         ),
-        skipped=tuple(SkippedSite(name=name, reason=reason) for name, reason in sorted(result.skipped.items())),
+        skipped=tuple(
+            SkippedSite(name=name, reason=reason)
+            for name, reason in sorted(result.skipped.items())
+            if name not in result.refused  # they have brought no data either, which says why
+        ),
         dropped=_dropped(result),
         own_start=result.own_start,
         site_level=_site_level(result) if strategy.load(spec.strategy.name).site_level else None,

@@ -49,6 +49,10 @@ Epsilon = Annotated[
         "--epsilon", help="Train with patient-level privacy within this budget; several. Anchors stay as they are."
     ),
 ]
+PolicyFile = Annotated[
+    list[str] | None,
+    typer.Option("--policy", help="NAME=FILE: what the hospital of that site allows; FILE: of all sites; several."),
+]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")]
 
 
@@ -152,6 +156,7 @@ def plan(
     leave_one_site_out: LeaveOneOut = False,
     faults: FaultFile = None,
     epsilon: Epsilon = None,
+    policy: PolicyFile = None,
     out: Out = DEFAULT_OUT,
     jobs: Jobs = None,
     json_: Json = False,
@@ -161,7 +166,7 @@ def plan(
     from leaderboard.store import Store
 
     asked = Asked(
-        suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults, epsilon
+        suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults, epsilon, policy
     )
     cells, sites, loaded = cells_of(asked, out, quiet=json_)
     pending = [cell for cell in cells if cell.found is None]
@@ -214,6 +219,7 @@ def run(
     leave_one_site_out: LeaveOneOut = False,
     faults: FaultFile = None,
     epsilon: Epsilon = None,
+    policy: PolicyFile = None,
     engine: Annotated[Engine, typer.Option("--engine", help="Where a federation runs; the result is the same.")] = (
         Engine.inline
     ),
@@ -230,11 +236,12 @@ def run(
     json_: Json = False,
 ) -> int:
     """Run a suite: every cell that has no record yet, then one table. The same command goes on where it stopped."""
+    from bench.policies import policies_of
     from bench.run import run_cells
 
     os.environ[DEVICE] = device.value
     asked = Asked(
-        suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults, epsilon
+        suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults, epsilon, policy
     )
     cells, sites, loaded = cells_of(asked, out, quiet=json_)
     finished = run_cells(
@@ -248,6 +255,7 @@ def run(
         command=shlex.join(["bench", *sys.argv[1:]]),
         quiet=json_,
         engine=engine.value,
+        policies=policies_of(policy or [], sites),
     )
     from bench.report import print_run, run_report
     from sites.errors import InputError
@@ -300,12 +308,14 @@ class Asked:
     leave_one_out: bool = False
     faults: Path | None = None
     epsilon: Sequence[float] | None = None
+    policy: Sequence[str] | None = None
 
 
 def cells_of(asked: Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[Any], Any]:
     """The plan of a command line: its cells, its sites, its suite."""
     from bench.open import open_all
     from bench.plan import Choice, check_names, make_plan, with_more
+    from bench.policies import foreseen, policies_of
     from bench.suite import load_suite
     from fedcore.faults.plan import FaultPlan
     from leaderboard.store import Store
@@ -334,4 +344,8 @@ def cells_of(asked: Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[A
     sites = open_all(asked.site or [], asked.external or [], quiet=quiet, suite=loaded)
     if faults is not None:
         faults.check([one.name for one in sites], str(asked.faults))
-    return make_plan(loaded, sites, choice, Store(out), leave_one_out=asked.leave_one_out), sites, loaded
+    policies = policies_of(asked.policy or [], sites)
+    cells = make_plan(loaded, sites, choice, Store(out), leave_one_out=asked.leave_one_out, policies=policies)
+    for sentence in foreseen([cell.spec for cell in cells], sites, policies):
+        output.note(sentence)
+    return cells, sites, loaded

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from bench import output
 from bench.commands.options import DEFAULT_OUT, Json, Out
@@ -175,10 +176,12 @@ def status(out: Out = DEFAULT_OUT, json_: Json = False) -> None:
 
 
 def schema(name: Annotated[str, typer.Argument(help="A report's name; none lists them.")] = "") -> None:
-    """Print the JSON Schema of what a command prints with --json, or of a result record."""
+    """Print the JSON Schema of what a command prints with --json, of a result record, or of a site's policy."""
     from leaderboard.record import Record
+    from privacy.policy import Policy
 
-    models = {model.__name__: model for model in output.Report.__subclasses__()} | {"Record": Record}
+    models: dict[str, type[BaseModel]] = {"Policy": Policy, "Record": Record}
+    models |= {model.__name__: model for model in output.Report.__subclasses__()}
     if not name:
         output.say(" ".join(sorted(models)))
     elif name not in models:

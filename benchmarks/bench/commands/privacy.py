@@ -1,13 +1,18 @@
-"""`bench privacy`: what a suite would spend of each site's privacy, and what the cells of a run have spent."""
+"""`bench privacy`: what a suite would spend of each site's privacy, what a run has spent, and all runs of a site."""
 
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench import output
 from bench.commands.grid import Epsilon, Only, SiteOption, Suite, TaskOption
 from bench.commands.options import DEFAULT_OUT, Json, Out
+
+if TYPE_CHECKING:
+    from privacy.ledger import Budget
 
 app = typer.Typer(no_args_is_help=True, help="What each site spends of its patients' privacy.")
 
@@ -149,3 +154,58 @@ def ledger(
     output.say(
         "A line is one cell's. A hospital that took part in several has spent at most the sum of their epsilons."
     )
+
+
+class Reserved(output.Report):
+    """What one analysis may spend at a site, all its runs together; `analysis` is the folder of its ledgers."""
+
+    analysis: str
+    epsilon: float
+    delta: float
+
+
+class Total(output.Report):
+    """What `bench privacy begin` and `bench privacy total` print: what all analyses of a site may spend together."""
+
+    site: str
+    epsilon: float
+    delta: float
+    reserved: tuple[Reserved, ...]
+
+
+SiteName = Annotated[str, typer.Argument(help="The site's name, as records call it.")]
+
+
+@app.command("begin")
+def begin(site: SiteName, json_: Json = False) -> None:
+    """Begin, once, the total that a site's policy limits; what its ledgers show already is in it."""
+    from bench.policies import total_of
+
+    _print_total(site, lambda: total_of(site).begin(), json_)
+
+
+@app.command("total")
+def total(site: SiteName, json_: Json = False) -> None:
+    """Show what all analyses of a site may have spent together."""
+    from bench.policies import total_of
+
+    _print_total(site, lambda: total_of(site).reserved(), json_)
+
+
+def _print_total(site: str, read: "Callable[[], Mapping[str, Budget]]", json_: bool) -> None:
+    from privacy.ledger import LedgerError
+    from sites.errors import InputError
+
+    try:
+        budgets = read()
+    except LedgerError as error:
+        raise InputError(f"site {site}: {error}") from error
+    reserved = tuple(Reserved(analysis=name, epsilon=one.epsilon, delta=one.delta) for name, one in budgets.items())
+    epsilon, delta = (math.fsum(getattr(one, name) for one in reserved) for name in ("epsilon", "delta"))
+    report = Total(site=site, epsilon=epsilon, delta=delta, reserved=reserved)
+    if json_:
+        output.print_json(report)
+        return
+    rows = [(one.analysis[:12], f"{one.epsilon:g}", f"{one.delta:.3g}") for one in reserved]
+    output.print_table(f"Reserved at {site}", ["analysis", "epsilon", "delta"], rows, numbers=(1, 2))
+    output.say(f"together epsilon {epsilon:g} at delta {delta:.3g}, by basic composition")

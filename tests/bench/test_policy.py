@@ -1,0 +1,98 @@
+"""A hospital's policy, from the command line to the record."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.policies import total_of
+from leaderboard.store import Store
+
+ASKED = ("--rounds", "1", "--jobs", "1", "--json")
+OPEN = "privacy: {required: true, noise: any}\n"
+
+
+def _policy(tmp_path: Path, text: str, name: str = "mercy.yaml") -> str:
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_who_refuses_is_named_before_and_left_out_and_the_record_tells_it(
+    bench, asked, hospitals: list[str], tmp_path: Path
+) -> None:
+    site = hospitals[1].partition("=")[0]
+    file = _policy(tmp_path, "strategies: [pooled, local]\n" + OPEN)
+    command = ("run", *asked, *ASKED, "--only", "strategy=fedavg,strategy=local,strategy=pooled")
+    ended = bench(*command, "--policy", f"{site}={file}")
+    assert ended.code == 0, ended.err
+    pooled = f"site {site} will take no part in 1 of 4 cells: mercy.yaml, privacy.required: this analysis asks for none"
+    assert pooled in _words(ended.err)
+    listed = "mercy.yaml, strategies: found strategy 'fedavg', allowed are pooled, local"
+    assert f"site {site} will take no part in 1 of 4 cells: {listed}" in _words(ended.err)
+    records = {r.spec.strategy.name: r for r in Store(tmp_path / "records").records()}
+    assert records["truth"].checks == ()
+    for strategy, kept in (("fedavg", False), ("pooled", False), ("local", True)):
+        record = records[strategy]
+        assert record.data is not None
+        (check,) = record.checks
+        assert (check.name, check.passed) == (f"policy of {site}", kept)
+        assert (site in {one.name for one in record.data.sites}) == kept
+        assert (site in {one.name for one in record.data.skipped}) == (not kept)
+        assert (site in {m.scope.id for m in record.metrics}) == kept, "who takes no part is not scored"
+        assert {one.where for one in record.releases} <= {one.name for one in record.data.sites}
+        assert str(tmp_path) not in record.model_dump_json(exclude={"provenance"})
+    without = bench(*command, "--cache", "only")
+    assert without.code == 2, "what ran under a policy is another cell than what ran under none"
+    again = bench(*command, "--policy", f"{site}={file}", "--cache", "only")
+    assert all(cell["cached"] for cell in again.json["cells"])
+
+
+def test_a_total_over_all_cells_is_begun_kept_and_shown(bench, asked, hospitals: list[str], tmp_path: Path) -> None:
+    site = hospitals[0].partition("=")[0]
+    limits = "  per_analysis: {epsilon: 30, delta: 1.0e-5}\n  total: {epsilon: 40, delta: 1.0e-4}\n"
+    file = _policy(tmp_path, "privacy:\n  required: true\n  noise: any\n" + limits)
+    only = ("--only", "strategy=fedavg", "--epsilon", "30", "--policy", f"{site}={file}")
+
+    def skipped(*more: str) -> dict[int, str]:
+        ended = bench("run", *asked, *ASKED, *only, *more)
+        assert ended.code == 0, ended.err
+        latest = {r.spec.seed: r for r in Store(tmp_path / "records").records() if r.spec.privacy is not None}
+        told = {seed: {one.name: one.reason for one in r.data.skipped} for seed, r in latest.items() if r.data}
+        return {seed: reasons.get(site, "") for seed, reasons in told.items()}
+
+    assert "is not there; restore it, or where there never was any, begin it" in skipped()[0]
+    begun = bench("privacy", "begin", site, "--json")
+    assert begun.json["reserved"] == []
+    assert "has begun already" in _words(bench("privacy", "begin", site).err)
+    assert skipped("--rerun", "all") == {0: ""}
+    found = skipped("--seeds", "2")
+    assert found[0] == ""
+    said = "mercy.yaml, privacy.total: epsilon of all analyses is at most 40, 30 is reserved, and this one asks for 30"
+    assert found[1] == f"{said} more"
+    shown = bench("privacy", "total", site, "--json").json
+    assert (shown["epsilon"], shown["delta"], len(shown["reserved"])) == (30.0, 1e-5, 1)
+    assert "together epsilon 30" in bench("privacy", "total", site).out
+    total_of(site).path.write_bytes(b"")
+    assert "line 1 of the site's total is damaged; restore the file" in _words(bench("privacy", "total", site).err)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["nobody={}"], "--policy: found the site 'nobody', expected one of"),
+        (["{}", "{}"], "--policy: found a second file for all sites"),
+        (["no/such.yaml"], "no/such.yaml: found no file that can be read"),
+        (["{}.wrong"], "mercy.yaml.wrong: privcy: found this key, expected one of valid_until, tasks,"),
+    ],
+)
+def test_what_is_no_policy_is_a_sentence(bench, asked, tmp_path: Path, given: list[str], said: str) -> None:
+    file = _policy(tmp_path, OPEN)
+    _policy(tmp_path, "privcy: {}\n", "mercy.yaml.wrong")
+    options: list[Any] = [part for text in given for part in ("--policy", text.format(file))]
+    ended = bench("plan", *asked, *options)
+    assert ended.code == 2
+    assert said in _words(ended.err)
