@@ -87,6 +87,8 @@ def total_of(site: str) -> Total:
 
 def guards_of(policies: Policies, spec: Spec, analysis: str = "") -> dict[str, "Guard"]:
     """What guards each site in one cell, whose ledgers lie in the folder `analysis`."""
+    if not policies:
+        return {}
     from fedcore.guard import Guard, Named
 
     task = Named(spec.task.name, spec.task.sha256)
@@ -98,13 +100,13 @@ def guards_of(policies: Policies, spec: Spec, analysis: str = "") -> dict[str, "
 
 def refusals(spec: Spec, sites: Sequence[Site], policies: Policies) -> dict[str, str]:
     """The sites that refuse a cell, as far as that can be told without their patients, and why."""
+    if not policies or spec.model.name == ORACLE:
+        return {}
     from bench.training import request_of
     from fedcore.guard import Proposal
     from fedcore.plan import plan_of
     from fedcore.strategies.strategy import ANCHORS
 
-    if not policies or spec.model.name == ORACLE:
-        return {}
     plan = plan_of(request_of(spec, "inline", real=any(site.dataset.manifest.data_kind == "real" for site in sites)))
     proposal = Proposal.of_plan(plan)
     guards = guards_of(policies, spec)

@@ -206,7 +206,7 @@ def predict(
         request = request_of(spec, engine, real=any(site.dataset.manifest.data_kind == "real" for site in sites))
         ledgers = home() / "ledgers" / folder.name
         guards = guards_of(policies, spec, ledgers.name)
-        result = _federation(samples, request, checkpoint, ledgers, guards, on_round)
+        result = _federation(samples, request, checkpoint, ledgers, on_round, guards)
         at_the_site = [SkippedSite(name=name, reason=result.skipped[name]) for name in sorted(result.refused)]
         served = [one for one in served if one.samples.site not in result.refused]
         trained = Trained(
@@ -233,8 +233,8 @@ def _federation(
     request: FederationRequest,
     checkpoint: Path | None,
     ledgers: Path,
-    guards: Mapping[str, Guard],
     on_round: OnRound,
+    guards: Mapping[str, Guard],
 ) -> FederationResult:
     """Run it, or go on; what cannot be gone on from is begun anew.
 

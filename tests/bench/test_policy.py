@@ -53,26 +53,26 @@ def test_who_refuses_is_named_before_and_left_out_and_the_record_tells_it(
 
 def test_a_total_over_all_cells_is_begun_kept_and_shown(bench, asked, hospitals: list[str], tmp_path: Path) -> None:
     site = hospitals[0].partition("=")[0]
-    limits = "  per_analysis: {epsilon: 30, delta: 1.0e-5}\n  total: {epsilon: 40, delta: 1.0e-4}\n"
-    file = _policy(tmp_path, "privacy:\n  required: true\n  noise: any\n" + limits)
-    only = ("--only", "strategy=fedavg", "--epsilon", "30", "--policy", f"{site}={file}")
-
-    def skipped(*more: str) -> dict[int, str]:
-        ended = bench("run", *asked, *ASKED, *only, *more)
-        assert ended.code == 0, ended.err
-        latest = {r.spec.seed: r for r in Store(tmp_path / "records").records() if r.spec.privacy is not None}
-        told = {seed: {one.name: one.reason for one in r.data.skipped} for seed, r in latest.items() if r.data}
-        return {seed: reasons.get(site, "") for seed, reasons in told.items()}
-
-    assert "is not there; restore it, or where there never was any, begin it" in skipped()[0]
+    limit = "privacy:\n  required: true\n  noise: any\n  per_analysis: {epsilon: 30, delta: 1.0e-5}\n"
+    others = _policy(tmp_path, limit, "others.yaml")
+    file = _policy(tmp_path, limit + "  total: {epsilon: 40, delta: 1.0e-4}\n")
     begun = bench("privacy", "begin", site, "--json")
     assert begun.json["reserved"] == []
     assert "has begun already" in _words(bench("privacy", "begin", site).err)
-    assert skipped("--rerun", "all") == {0: ""}
-    found = skipped("--seeds", "2")
-    assert found[0] == ""
+    policies = ("--policy", others, "--policy", f"{site}={file}")
+    only = ("--only", "strategy=fedavg", "--epsilon", "30", "--seeds", "2")
+    ended = bench("run", *asked, *ASKED, *only, *policies)
+    assert ended.code == 0, ended.err
+    records = {r.spec.seed: r for r in Store(tmp_path / "records").records() if r.spec.privacy is not None}
+    assert records[0].data is not None
+    assert records[0].data.skipped == ()
+    assert {one.delta for one in records[0].privacy} == {1e-5}
+    assert all(check.passed for check in records[0].checks)
+    assert records[1].data is not None
     said = "mercy.yaml, privacy.total: epsilon of all analyses is at most 40, 30 is reserved, and this one asks for 30"
-    assert found[1] == f"{said} more"
+    assert {one.name: one.reason for one in records[1].data.skipped} == {site: f"{said} more"}
+    assert site not in {one.name for one in records[1].data.sites}
+    assert {check.name: check.passed for check in records[1].checks}[f"policy of {site}"] is False
     shown = bench("privacy", "total", site, "--json").json
     assert (shown["epsilon"], shown["delta"], len(shown["reserved"])) == (30.0, 1e-5, 1)
     assert "together epsilon 30" in bench("privacy", "total", site).out

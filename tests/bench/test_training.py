@@ -78,7 +78,9 @@ def test_only_what_can_be_gone_on_from_keeps_its_checkpoint(
 ) -> None:
     checkpoint, met = tmp_path / "checkpoint", []
 
-    def federation(samples: Any, request: Any, *, folder: Path, ledgers: Path, on_round: Any) -> FederationResult:
+    def federation(
+        samples: Any, request: Any, *, folder: Path, ledgers: Path, guards: Any, on_round: Any
+    ) -> FederationResult:
         met.append(folder.exists())
         folder.mkdir(exist_ok=True)
         error = raised[len(met) - 1]
@@ -90,10 +92,10 @@ def test_only_what_can_be_gone_on_from_keeps_its_checkpoint(
     last = raised[-1]
     request = FederationRequest(model="logistic", strategy="fedavg")
     if last is None:
-        assert _federation([], request, checkpoint, tmp_path / "ledgers", lambda _: None) is RESULT
+        assert _federation([], request, checkpoint, tmp_path / "ledgers", lambda _: None, {}) is RESULT
     else:
         with pytest.raises(type(last)):
-            _federation([], request, checkpoint, tmp_path / "ledgers", lambda _: None)
+            _federation([], request, checkpoint, tmp_path / "ledgers", lambda _: None, {})
     assert met == [False] * calls
     assert checkpoint.exists() == kept
 

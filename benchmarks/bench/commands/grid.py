@@ -346,6 +346,6 @@ def cells_of(asked: Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[A
         faults.check([one.name for one in sites], str(asked.faults))
     policies = policies_of(asked.policy or [], sites)
     cells = make_plan(loaded, sites, choice, Store(out), leave_one_out=asked.leave_one_out, policies=policies)
-    for sentence in foreseen([cell.spec for cell in cells], sites, policies):
+    for sentence in foreseen([cell.spec for cell in cells if cell.found is None], sites, policies):
         output.note(sentence)
     return cells, sites, loaded

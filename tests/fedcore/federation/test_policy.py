@@ -26,7 +26,7 @@ from sites.errors import InputError
 
 TASK = Named("mortality/in_hospital/first_24h", "0" * 64)
 PRIVATE = {"required": True, "noise": "any"}
-TERMS_20 = Terms(epsilon=20.0, noise="seeded")
+TERMS_20 = Terms(epsilon=20.0, delta=1e-4, noise="seeded")
 
 
 def _guard(content: dict[str, Any], **more: Any) -> Guard:
@@ -103,6 +103,9 @@ BROKEN: dict[str, dict[str, Any]] = {
     "smallest_count: the site has fewer than 500 training patients": {"smallest_count": 500},
     "privacy.noise: this analysis's noise follows from its seed": {"privacy": {"required": True}},
     "privacy.per_analysis.epsilon": {"privacy": {**PRIVATE, "per_analysis": {"epsilon": 19.0, "delta": 1e-6}}},
+    "privacy.per_analysis.delta: this analysis asks for 0.0001, at most 1e-06 is allowed": {
+        "privacy": {**PRIVATE, "per_analysis": {"epsilon": 20.0, "delta": 1e-6}}
+    },
     "privacy.per_analysis.delta: found 0.1, expected at most 1/(10 x": {
         "privacy": {**PRIVATE, "per_analysis": {"epsilon": 20.0, "delta": 0.1}}
     },
