@@ -8,6 +8,7 @@ import numpy as np
 from bench.code import representation_of
 from bench.commands.privacy import PlannedSpend, Spent
 from bench.plan import Cell
+from bench.policies import Policies, guards_of, refusals
 from bench.training import prepared_sites, request_of
 from fedcore.plan import plan_of
 from fedcore.protection import Protection
@@ -18,8 +19,10 @@ from sites.errors import InputError
 from sites.site import Site
 
 
-def planned(cells: Sequence[Cell], sites: Sequence[Site]) -> Iterator[PlannedSpend]:
+def planned(cells: Sequence[Cell], sites: Sequence[Site], policies: Policies) -> Iterator[PlannedSpend]:
     """What each site would release in each phase, for each cell of the first seed.
+
+    A site whose policy refuses the cell releases nothing; the delta is its policy's where that has one.
 
     Raises:
         InputError: no cell is asked with a budget.
@@ -31,21 +34,26 @@ def planned(cells: Sequence[Cell], sites: Sequence[Site]) -> Iterator[PlannedSpe
         spec = cell.spec
         if spec.seed != private[0].spec.seed or spec.privacy is None:
             continue
-        served, _ = prepared_sites(spec, cell.task, sites, representation_of(spec.model.name, spec.federation.protocol))
+        refused = refusals(spec, sites, policies)
+        serving = [site for site in sites if site.name not in refused]
+        guards = guards_of(policies, spec)
+        representation = representation_of(spec.model.name, spec.federation.protocol)
+        served, _ = prepared_sites(spec, cell.task, serving, representation)
         request = request_of(spec, "inline", real=False)
         plan = plan_of(request)
         for one in (one.samples for one in served if not one.samples.external):
             patients = len(np.unique(one.in_split("train").patient_id))
-            if plan.terms is None:
+            terms = guards[one.site].terms(plan.terms) if one.site in guards else plan.terms
+            if terms is None:
                 continue
-            protection = Protection(plan.terms, one.site, patients, spec.seed)
+            protection = Protection(terms, one.site, patients, spec.seed)
             delta = protection.ledger.budget.delta
             for phase, mechanism in protection.planned(plan.untuned, plan.untuned_rounds).items():
                 yield PlannedSpend(
                     task=spec.task.name,
                     model=spec.model.name,
                     strategy=spec.strategy.name,
-                    epsilon=plan.terms.epsilon,
+                    epsilon=terms.epsilon,
                     site=one.site,
                     patients=patients,
                     delta=delta,

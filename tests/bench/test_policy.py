@@ -58,6 +58,9 @@ def test_a_total_over_all_cells_is_begun_kept_and_shown(bench, asked, hospitals:
     file = _policy(tmp_path, limit + "  total: {epsilon: 40, delta: 1.0e-4}\n")
     begun = bench("privacy", "begin", site, "--json")
     assert begun.json["reserved"] == []
+    command = ("privacy", "plan", *asked[:-2], "--only", "strategy=fedavg", "--epsilon", "30", "--json")
+    planned = bench(*command, "--policy", f"{site}={file}")
+    assert [spend["site"] for spend in planned.json["spends"] if spend["delta"] == 1e-5] == [site, site]
     assert "has begun already" in _words(bench("privacy", "begin", site).err)
     policies = ("--policy", others, "--policy", f"{site}={file}")
     only = ("--only", "strategy=fedavg", "--epsilon", "30", "--seeds", "2")

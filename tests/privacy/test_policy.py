@@ -1,6 +1,9 @@
 """A policy file says what it must, or a sentence says what is wrong; a total is never begun anew."""
 
 import json
+import os
+import signal
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -206,3 +209,44 @@ def test_a_clock_that_went_back_is_refused(total: Total) -> None:
         LedgerError, match=r"clock says 2025-12-31T.* before the last entry of a.ledger .*; set the clock"
     ):
         total.reserve("y", ONE, ALL)
+
+
+def _begun_apart(act: Callable[[], None]) -> int:
+    """A process of its own that does this; its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            act()
+        except BudgetError:
+            os._exit(3)
+        os._exit(0)
+    return child
+
+
+def _ended(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def timely(tmp_path: Path) -> Total:
+    """A total under the genuine clock."""
+    total = Total(tmp_path / "a.ledger", tmp_path / "ledgers")
+    total.begin()
+    return total
+
+
+def test_a_reservation_outlives_a_kill(timely: Total) -> None:
+    def killed() -> None:
+        timely.reserve("x", Budget(10.0, 1e-6), ALL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert _ended(_begun_apart(killed)) == -signal.SIGKILL
+    assert timely.reserved() == {"x": Budget(10.0, 1e-6)}
+    with pytest.raises(BudgetError, match="10 is reserved"):
+        timely.reserve("y", ONE, ALL)
+
+
+def test_of_processes_that_reserve_at_once_only_as_many_may_as_fit(timely: Total) -> None:
+    children = [_begun_apart(lambda n=n: timely.reserve(f"analysis {n}", ONE, ALL)) for n in range(6)]  # type: ignore[misc]
+    assert sorted(map(_ended, children)) == [0, 0, 0, 3, 3, 3]
+    assert len(timely.reserved()) == 3

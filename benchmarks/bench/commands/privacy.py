@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import output
-from bench.commands.grid import Epsilon, Only, SiteOption, Suite, TaskOption
+from bench.commands.grid import Epsilon, Only, PolicyFile, SiteOption, Suite, TaskOption
 from bench.commands.options import DEFAULT_OUT, Json, Out
 
 if TYPE_CHECKING:
@@ -72,15 +72,17 @@ def plan(
     site: SiteOption = None,
     task: TaskOption = None,
     only: Only = None,
+    policy: PolicyFile = None,
     json_: Json = False,
 ) -> None:
     """Show noise, sampling and budget by site and phase, before anything is trained."""
     from bench.commands.grid import Asked, cells_of
+    from bench.policies import policies_of
     from bench.spending import planned
 
-    asked = Asked(suite=suite, site=site, task=task, only=only, epsilon=epsilon)
+    asked = Asked(suite=suite, site=site, task=task, only=only, epsilon=epsilon, policy=policy)
     cells, sites, loaded = cells_of(asked, DEFAULT_OUT, quiet=json_)
-    report = PrivacyPlan(suite=loaded.name, spends=tuple(planned(cells, sites)))
+    report = PrivacyPlan(suite=loaded.name, spends=tuple(planned(cells, sites, policies_of(policy or [], sites))))
     if json_:
         output.print_json(report)
         return
