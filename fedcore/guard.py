@@ -20,7 +20,7 @@ from fedcore.plugin import is_plugin
 from fedcore.protection import TRAINING, Protection
 from fedcore.registry import Registry
 from fedcore.strategies import strategy
-from privacy.ledger import BudgetError
+from privacy.ledger import BudgetError, LedgerError
 from privacy.policy import Policy, PolicyRefusal
 from privacy.terms import Terms
 from privacy.total import Total
@@ -270,6 +270,10 @@ class Guard:
                 "privacy.largest_clip",
                 f"this analysis clips each patient's gradient to {clip:g}, at most {rules.largest_clip:g} is allowed",
             )
+        try:
+            self.expects_ledger()
+        except LedgerError as error:
+            raise self._refusal("privacy.total", str(error)) from error
 
     def _code(self, rule: str, parts: "Registry[model.ModelSpec] | Registry[strategy.StrategySpec]", name: str) -> None:
         """Whether a model or strategy may run here; nothing of it is imported."""

@@ -56,13 +56,15 @@ def test_a_total_over_all_cells_is_begun_kept_and_shown(bench, asked, hospitals:
     limit = "privacy:\n  required: true\n  noise: any\n  per_analysis: {epsilon: 30, delta: 1.0e-5}\n"
     others = _policy(tmp_path, limit, "others.yaml")
     file = _policy(tmp_path, limit + "  total: {epsilon: 40, delta: 1.0e-4}\n")
+    policies = ("--policy", others, "--policy", f"{site}={file}")
+    untold = bench("plan", *asked, "--only", "strategy=fedavg", "--epsilon", "30", *policies)
+    assert f"mercy.yaml, privacy.total: {site}.ledger: what all analyses" in _words(untold.err)
     begun = bench("privacy", "begin", site, "--json")
     assert begun.json["reserved"] == []
     command = ("privacy", "plan", *asked[:-2], "--only", "strategy=fedavg", "--epsilon", "30", "--json")
-    planned = bench(*command, "--policy", f"{site}={file}")
-    assert [spend["site"] for spend in planned.json["spends"] if spend["delta"] == 1e-5] == [site, site]
+    planned = bench(*command, *policies)
+    assert {(spend["delta"], spend["epsilon"]) for spend in planned.json["spends"]} == {(1e-5, 30.0)}
     assert "has begun already" in _words(bench("privacy", "begin", site).err)
-    policies = ("--policy", others, "--policy", f"{site}={file}")
     only = ("--only", "strategy=fedavg", "--epsilon", "30", "--seeds", "2")
     ended = bench("run", *asked, *ASKED, *only, *policies)
     assert ended.code == 0, ended.err
