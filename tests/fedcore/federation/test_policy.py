@@ -35,7 +35,15 @@ def _guard(content: dict[str, Any], **more: Any) -> Guard:
 
 def _asked(**more: Any) -> FederationRequest:
     return FederationRequest(
-        **{"model": "logistic", "strategy": "fedavg", "rounds": 2, "seed": 1, "privacy": TERMS_20, **more}
+        **{
+            "model": "logistic",
+            "strategy": "fedavg",
+            "rounds": 2,
+            "seed": 1,
+            "privacy": TERMS_20,
+            "config": {"clip": 4.0} if more.get("privacy", TERMS_20) else {},
+            **more,
+        }
     )
 
 
