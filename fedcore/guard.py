@@ -270,6 +270,8 @@ class Guard:
                 "privacy.largest_clip",
                 f"this analysis clips each patient's gradient to {clip:g}, at most {rules.largest_clip:g} is allowed",
             )
+        if rules.largest_clip is not None and asked.setting.get("quantile"):
+            raise self._refusal("privacy.largest_clip", "this analysis adapts its clip, which may pass what is allowed")
         try:
             self.expects_ledger()
         except LedgerError as error:

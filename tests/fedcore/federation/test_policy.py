@@ -195,6 +195,9 @@ def test_a_coordinator_that_proposes_one_thing_and_does_another_is_refused(sites
     assert desk.protection is not None
     assert desk.protection.ledger.entries == ()
     desk.memory.agree({**honest, "space": "{}"})
+    adaptive = json.dumps({**json.loads(honest["setting"]), "quantile": 0.5})
+    refused, _ = _told(desk, "train", {}, {"setting": adaptive, "round": 1, "trial": 0})
+    assert "privacy.largest_clip: this analysis adapts its clip" in str(refused)
     loose = json.dumps({**json.loads(honest["setting"]), "clip": 1e9})
     refused, _ = _told(desk, "train", {}, {"setting": loose, "round": 1, "trial": 0})
     assert "privacy.largest_clip: this analysis clips each patient's gradient to 1e+09" in str(refused)
