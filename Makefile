@@ -6,7 +6,7 @@ FEDWARD_REAL_DATA ?= ../shared/data
 export FEDWARD_REAL_DATA
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: bench test check format perf verify clean
+.PHONY: bench test check format perf verify audit mutation-privacy clean
 
 bench: $(VENV)/.install-run
 	$(BIN)/bench run --suite quickstart
@@ -30,6 +30,12 @@ perf: $(VENV)/.install-test
 
 verify: $(VENV)/.install-test
 	$(BIN)/python benchmarks/verify/run.py
+
+audit: $(VENV)/.install-test
+	$(BIN)/python benchmarks/audit/run.py
+
+mutation-privacy: $(VENV)/.install-test
+	$(BIN)/python benchmarks/mutation/run.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
