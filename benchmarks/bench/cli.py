@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from bench import environment, output
-from bench.commands import cohort, doctor, grid, look, privacy, site
+from bench.commands import audit, cohort, doctor, grid, look, privacy, site
 
 typer.core.HAS_RICH = False  # with rich installed, typer 0.20 writes "\\[required]" even into plain help
 
@@ -60,6 +60,7 @@ app.command("cohort")(cohort.cohort)
 app.command("list")(look.list_things)
 app.command("show")(look.show)
 app.command("status")(look.status)
+app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 app.command("schema")(look.schema)
 app.add_typer(site.app, name="site")

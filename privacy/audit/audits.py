@@ -155,8 +155,7 @@ def small_training(visits: Sequence[DPSGD], present: Bools, alter: Callable[[Wat
     """
     rows, truth = torch.eye(OTHERS, 2) * 3, torch.zeros(OTHERS)
     watched = [
-        alter(Watched.of(how, present, stays=6, direction=1 if number % 2 else -1))
-        for number, how in enumerate(visits)
+        alter(Watched.of(how, present, stays=6, direction=1 if number % 2 else -1)) for number, how in enumerate(visits)
     ]
     for visit in watched:
         for _ in visit.gradients(_Small(), {"x": rows}, truth):

@@ -79,8 +79,8 @@ def gaussian(answers: Answers, delta: float, confidence: float = CONFIDENCE) -> 
     """Epsilon at `delta` is at least this if the mechanism is Gaussian: a parametric bound.
 
     A mu-GDP mechanism has mu >= Phi^-1(TPR) - Phi^-1(FPR) (Dong, Roth and Su, Gaussian Differential Privacy, 2022; Nasr
-    et al., Tight Auditing of Differentially Private Machine Learning, 2023): mu at the ends of the rates' intervals, and
-    its epsilon by the closed form of one Gaussian release with noise 1/mu.
+    et al., Tight Auditing of Differentially Private Machine Learning, 2023). Here mu is taken at the ends of the rates'
+    intervals, and its epsilon by the closed form of one Gaussian release with noise 1/mu.
 
     Assumes: trials are independent, and whoever tells two neighbours apart best does it as between N(0, 1) and
     N(mu, 1). That is exact where all patients are in every step, and an approximation under sampling.

@@ -1,9 +1,9 @@
 """Patients that are put into a training to see how much it tells of them, each in a coordinate of its own.
 
 The network gets one more layer, linear and without a bias, from as many inputs as there are canaries to the logit
-("Dirac canaries" of Nasr et al., Tight Auditing of Differentially Private Machine Learning, 2023). Only canary i has a value
-at input i, and a great one, so that its gradient, once clipped, is C along that input's weight and next to nothing
-elsewhere. What the noised sums have at that weight is the whole of what they tell of canary i; all else of the
+("Dirac canaries": Nasr et al., Tight Auditing of Differentially Private Machine Learning, 2023). Only canary i has a
+value at input i, and a great one, so that its gradient, once clipped, is C along that input's weight and next to
+nothing elsewhere. What the noised sums have at that weight is the whole of what they tell of canary i; all else of the
 training, the real patients' part of it too, is as it would be.
 
 The auditor is the coordinator, and chooses the weights of that layer for each visit. Half of a canary's stays have the
@@ -42,8 +42,8 @@ class _WithCanaries(nn.Module):
         nn.init.constant_(self.canary.weight, weight)
 
     def forward(self, canary: Tensor, **inputs: Tensor) -> Tensor:
-        logits: Tensor = self.network(**inputs)
-        return logits + self.canary(canary)[:, 0]
+        logits: Tensor = self.network(**inputs) + self.canary(canary)[:, 0]
+        return logits
 
 
 @dataclass(frozen=True, kw_only=True)
