@@ -165,3 +165,32 @@ def test_quantiles_of_a_noisy_histogram_are_near_those_of_the_patients_and_noise
     assert middle[0] == pytest.approx(40, abs=4)
     assert (high - low)[0] / 2 == pytest.approx(10, abs=4)
     assert np.isnan(middle[1:]).all()
+
+
+def noisy(values: np.ndarray, noise_multiplier: float, seed: int = 0) -> NoisyHistogram:
+    noise = np.random.default_rng(seed).standard_normal((4, 8))
+    return NoisyHistogram.release(NAMES, EDGES, values, noise_multiplier, noise)
+
+
+def test_a_noisy_histogram_has_the_noise_it_says_on_every_cell():
+    """Of as many columns as four, in each of which a patient is in one cell: twice the noise multiplier."""
+    nobody = np.full((50, 4), np.nan)
+    drawn = np.stack([noisy(nobody, 3.0, seed).counts for seed in range(200)])
+    assert (drawn.std(axis=0) > 0).all()
+    assert drawn.std() == pytest.approx(3.0 * 2, rel=0.05)
+    assert noisy(nobody, 3.0).variance == pytest.approx([36.0] * 4)
+
+
+def test_noise_adds_up_when_histograms_merge():
+    here, there = noisy(np.full((9, 4), 0.3), 3.0), noisy(np.full((7, 4), 0.3), 1.0, seed=1)
+    both = here.merge(there)
+    assert both.variance == pytest.approx([40.0] * 4)
+    assert np.array_equal(both.counts, here.counts + there.counts)
+
+
+def test_of_columns_that_are_all_noise_no_quantile_is_told():
+    values = np.full((2000, 4), np.nan)
+    values[:, 1] = 0.3
+    (middle,) = noisy(values, 5.0).quantiles(0.5)
+    assert np.isnan(middle[[0, 2, 3]]).all()
+    assert 0.25 <= middle[1] <= 0.375
