@@ -36,6 +36,33 @@ def test_three_accountants_agree(run: Mechanism) -> None:
         assert rdp <= 1.25 * pld
 
 
+MANY = [
+    (Mechanism(30.0, 0.1, 10_000),),
+    (Mechanism(12.0, 0.5, 100),),
+    (Mechanism(1.2, 0.3, 50),),
+    (Mechanism(2.0, 0.1, 100), Mechanism(4.0, 0.25, 200)),
+]
+
+
+@pytest.mark.parametrize("run", MANY, ids=str)
+def test_they_agree_on_many_steps_great_rates_and_two_kinds_of_step(run: tuple[Mechanism, ...]) -> None:
+    pld, prv, rdp = (epsilon(run, DELTA, name) for name in ("pld", "prv", "rdp"))
+    assert abs(prv - pld) <= 0.02 + 0.01 * pld
+    assert 0.5 <= pld <= rdp <= 1.25 * pld
+
+
+@pytest.mark.parametrize("noise", [1.0, 3.0, 8.0])
+def test_each_accountant_is_above_the_closed_form_and_not_far(noise: float) -> None:
+    low, high = 0.0, 20.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if gaussian_delta(noise, middle) > DELTA else (low, middle)
+    pld, prv, rdp = (epsilon([Mechanism(noise)], DELTA, name) for name in ("pld", "prv", "rdp"))
+    assert low <= pld <= low + 2e-3
+    assert low <= prv <= low + 0.02 + 0.01 * low
+    assert low <= rdp <= 1.25 * low
+
+
 def test_a_sampled_step_costs_what_its_two_mixtures_come_to() -> None:
     """One step, both ways round, by numerical integration of (p - e^epsilon q)+."""
     import numpy as np
