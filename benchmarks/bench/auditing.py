@@ -137,20 +137,22 @@ def _agreed(shown: str, these: Sequence[_Site]) -> FeatureSpace:
 
 
 def _bounds(plan: Plan, one: _Site, space: FeatureSpace, told: SitePrivacy, canaries: int) -> Iterator[Audited]:
-    site = one.samples.site
     claimed = [Mechanism(s.noise_multiplier, s.sampling_rate, s.count) for s in told.spends if s.phase == TRAINING]
-    seen = _trained_with_canaries(plan, one, space, canaries)
-    here = one.protection.ledger.mechanisms(TRAINING)
-    if [_terms(mechanism) for mechanism in here] != [_terms(mechanism) for mechanism in claimed]:
+    if not claimed:
+        return  # it left before it trained
+    here = one.protection.planned(plan.untuned, plan.untuned_rounds)[TRAINING]
+    if [_said(mechanism) for mechanism in claimed] != [_said(here)]:
         raise InputError(
-            f"{site} trains otherwise now than when the cell was run ({_said(here)}; the record says "
-            f"{_said(claimed)}); run the cell anew and audit that"
+            f"{one.samples.site} trains otherwise now than when the cell was run ({_said(here)}; the record says "
+            f"{'; '.join(_said(mechanism) for mechanism in claimed)}); run the cell anew and audit that"
         )
+    visits = claimed[0].count // int(plan.untuned["steps"])
+    seen = _trained_with_canaries(plan, one, space, canaries, visits)
     training = epsilon(claimed, told.delta)
     for audit in (audits.one_run, audits.white_box):
         bound = audit(seen, told.delta)
         yield Audited(
-            site=site,
+            site=one.samples.site,
             claim=told.epsilon,
             training=training,
             delta=told.delta,
@@ -163,33 +165,29 @@ def _bounds(plan: Plan, one: _Site, space: FeatureSpace, told: SitePrivacy, cana
         )
 
 
-def _trained_with_canaries(plan: Plan, one: _Site, space: FeatureSpace, canaries: int) -> Transcript:
+def _trained_with_canaries(plan: Plan, one: _Site, space: FeatureSpace, canaries: int, visits: int) -> Transcript:
+    """The rounds for which the site has paid; it may have missed some of those agreed on."""
     encoded = representation.load(space.representation).encode(one.samples, space)
     patient = np.unique(one.samples.patient_id, return_inverse=True)[1].astype(np.int64)
     split = Split(encoded, one.samples.label, patient)
     learner = plan.model.recipe(plan.recipe).learner(space.sizes, plan.untuned)
     if not isinstance(learner, PrivateLearner):
         raise InputError(f"model '{plan.model_name}' cannot be trained with noise, so that the cell cannot be audited")
-    site, rounds = one.samples.site, plan.untuned_rounds
+    site = one.samples.site
     present = audits.coins(canaries, stream(plan.seed, "canaries", site))
     arrays: Mapping[str, np.ndarray] = learner.initial(plan.initial_seed)
-    visits = []
-    for number in range(1, rounds + 1):
-        how = one.protection.training(0, number, rounds, "train", plan.untuned, split)
+    made = []
+    for number in range(1, visits + 1):
+        how = one.protection.training(0, number, plan.untuned_rounds, "train", plan.untuned, split)
         visit = Watched.of(how, present, stays=STAYS, direction=1 if number % 2 else -1)
         seed = draw_seed(plan.seed, "train", site, number)
         arrays = learner.fit_privately(dict(arrays), split.encoded, split.label, visit, seed).arrays
-        visits.append(visit)
-    return Transcript.of(visits)
+        made.append(visit)
+    return Transcript.of(made)
 
 
-def _terms(mechanism: Mechanism) -> tuple[float, float, int]:
-    return round(mechanism.noise_multiplier, 6), mechanism.sampling_rate, mechanism.count
-
-
-def _said(mechanisms: Sequence[Mechanism]) -> str:
-    shown = (f"noise {m.noise_multiplier:.4g}, rate {m.sampling_rate:g}, {m.count} steps" for m in mechanisms)
-    return "; ".join(shown) or "none"
+def _said(mechanism: Mechanism) -> str:
+    return f"noise {mechanism.noise_multiplier:.4g}, sampling rate {mechanism.sampling_rate:g}"
 
 
 def _patients(samples: SiteSamples) -> int:

@@ -14,6 +14,8 @@ from privacy.noise import Seeded
 
 HUGE = 1e6
 
+ALL_DRAWN = "all patients drawn, a sample accounted"
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -42,7 +44,7 @@ FAULTS: Mapping[str, Fault] = {
     "each stay clipped by itself": Fault(_by_row),
     "half of the steps counted": Fault(lambda visit: replace(visit, steps=2 * visit.steps)),
     "one seed for all rounds": Fault(one_seed=True),
-    "all patients drawn, a sample accounted": Fault(lambda visit: replace(visit, sampling_rate=1.0)),
+    ALL_DRAWN: Fault(lambda visit: replace(visit, sampling_rate=1.0)),
 }
 """By what is wrong."""
 
