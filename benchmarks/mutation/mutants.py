@@ -146,7 +146,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "what was foreseen is allowed without end",
             "one.count <= sampled.get((one.noise_multiplier, one.sampling_rate), 0)",
             "(one.noise_multiplier, one.sampling_rate) in sampled",
-            "test_what_was_foreseen_is_allowed_to_the_last_and_no_further",
+            "test_what_goes_beyond_what_was_foreseen_is_summed_up_anew",
         ),
     ),
     *_in(

@@ -49,6 +49,18 @@ def test_what_was_foreseen_is_allowed_to_the_last_and_no_further() -> None:
         ledger.spend("more", "training", Mechanism(0.5))
 
 
+def test_what_goes_beyond_what_was_foreseen_is_summed_up_anew() -> None:
+    made = []
+    for foreseen in ([], [Mechanism(2.0, 0.1, 60)]):
+        ledger = Ledger(BUDGET)
+        ledger.foresee(foreseen)
+        with pytest.raises(BudgetError):
+            for number in range(100):
+                ledger.spend(f"training/{number}", "training", STEP)
+        made.append(len(ledger.entries))
+    assert made[0] == made[1] > 3
+
+
 def test_a_release_made_once_more_is_a_spend_unless_its_noise_is_the_same() -> None:
     ledger = Ledger(BUDGET)
     ledger.spend("training/1", "training", STEP)
