@@ -1,6 +1,7 @@
 """The `bench` command: parses, calls, and turns what went wrong into one sentence and an exit code.
 
-Exit codes: 0 done, 1 some cells failed, 2 unusable input, 130 interrupted. A traceback is shown only with `--debug`.
+Exit codes: 0 done, 1 some cells failed or an audit found more than is claimed, 2 unusable input, 130 interrupted. A
+traceback is shown only with `--debug`.
 """
 
 import os
@@ -26,8 +27,8 @@ app = typer.Typer(
     name="bench",
     help="Benchmarks of federated, privacy-preserving clinical machine learning.",
     epilog=(
-        "Every command that prints a table takes --json. Exit codes: 0 done, 1 some cells failed, 2 unusable input, "
-        "130 interrupted."
+        "Every command that prints a table takes --json. Exit codes: 0 done, 1 some cells failed or an audit found "
+        "more than is claimed, 2 unusable input, 130 interrupted."
     ),
     no_args_is_help=True,
     add_completion=False,

@@ -208,7 +208,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "a layer that is used twice is clipped by its uses",
             "or len({id(layer) for layer, _, _ in seen}) < len(seen):",
             "or False:",
-            "test_without_one_patient_it_moves_by_at_most_c_and_with_another_by_twice_that",
+            "test_it_is_the_sum_of_each_patients_gradient_clipped",
         ),
         (
             "the sum is divided by the number of patients drawn",

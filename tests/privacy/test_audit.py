@@ -110,6 +110,7 @@ def test_steps_that_are_not_counted_are_found_out_by_the_accountant() -> None:
     assert epsilon([Mechanism(FULL.noise, FULL.sampling_rate, 2 * count)], FULL.delta) > 1.4 * FULL.claim
 
 
+ROUNDS = 4
 SETTING = {"sampling_rate": 0.2, "steps": 5, "clip": 1.0}
 SPLIT = Split({}, np.zeros(40, bool), np.repeat(np.arange(20), 2))
 
@@ -121,7 +122,7 @@ def _protection(site: str = "amman", noise: str = "seeded") -> Protection:
 def test_as_many_steps_are_made_as_are_written_down() -> None:
     here, made, network = _protection(), 0, Network(affine=False)
     for number in (1, 2, 3):
-        how = here.training(0, number, 3, "train", SETTING, SPLIT)
+        how = here.training(0, number, ROUNDS, "train", SETTING, SPLIT)
         made += len(list(how.gradients(network, {"x": torch.zeros(40, 3)}, torch.zeros(40))))
         (spent,) = here.ledger.mechanisms("training")
         assert (spent.count, spent.noise_multiplier, spent.sampling_rate) == (made, how.noise_multiplier, 0.2)
@@ -134,7 +135,7 @@ def test_the_noise_of_two_visits_is_never_the_same(noise: str) -> None:
 
     def drawn(protection: Protection, *names: int | str) -> tuple[float, ...]:
         trial, number, stream = names
-        how = protection.training(trial, number, 3, stream, SETTING, SPLIT)
+        how = protection.training(trial, number, ROUNDS, stream, SETTING, SPLIT)
         return tuple(how.source.normal((3,)).tolist())
 
     one = _protection(noise=noise)
