@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 ACCOUNTING, LEDGER, NOISE = "privacy/accounting.py", "privacy/ledger.py", "privacy/noise.py"
-DPSGD, TERMS, PROTECTION = "privacy/dpsgd.py", "privacy/terms.py", "fedcore/protection.py"
+DPSGD, CLIPPING = "privacy/dpsgd.py", "privacy/clipping.py"
+TERMS, PROTECTION = "privacy/terms.py", "fedcore/protection.py"
 SKETCHES, MESSAGES = "privacy/releases/sketches.py", "privacy/releases/messages.py"
 CLIENT = "fedcore/client.py"
 
@@ -176,20 +177,48 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/privacy/test_dpsgd.py",
         (
             "half the noise",
-            "self.noise_multiplier * self.clip * self._normal(value)",
-            "0.5 * self.noise_multiplier * self.clip * self._normal(value)",
+            "(value + noise * self._normal(value)) / expected",
+            "(value + 0.5 * noise * self._normal(value)) / expected",
             "test_the_noise_has_the_size_that_is_accounted",
         ),
         (
+            "the sum is divided by the number of patients drawn",
+            "(value + noise * self._normal(value)) / expected",
+            "(value + noise * self._normal(value)) / max(1, int(drawn.sum()))",
+            "test_the_noise_has_the_size_that_is_accounted",
+        ),
+        (
+            "a patient's rows are clipped in two parts",
+            "if end - cuts[-1] > PHYSICAL and begin > cuts[-1]:",
+            "if end - cuts[-1] > PHYSICAL and (begin := begin - 1) > cuts[-1]:",
+            "test_many_rows_are_taken_a_part_at_a_time_and_none_of_a_patients_apart",
+        ),
+        (
+            "an adaptive bound's count is free",
+            "1 / math.sqrt(self.noise_multiplier**-2 - (2 * self._count_deviation) ** -2)",
+            "self.noise_multiplier",
+            "test_an_adaptive_bounds_count_and_the_gradients_cost_together_what_one_release_does",
+        ),
+        (
+            "batch normalisation is not refused",
+            "> scale:",
+            "> 1e9 * scale:",
+            "test_what_normalises_over_the_batch_is_refused_with_the_remedy",
+        ),
+    ),
+    *_in(
+        CLIPPING,
+        "tests/privacy/test_dpsgd.py",
+        (
             "clipping is off",
-            "return clip * (1 - 1e-5) / torch.as_tensor(squared)",
-            "return torch.as_tensor(squared).clamp(1, 1) if True else clip / torch.as_tensor(squared)",
+            "return clip * (1 - 1e-5) / squared",
+            "return torch.ones_like(squared) if True else clip / squared",
             "test_without_one_patient_it_moves_by_at_most_c_and_with_another_by_twice_that",
         ),
         (
             "each stay is clipped by itself",
-            "else _by_rows)(network, inputs, truth, patient, clip)",
-            "else _by_rows)(network, inputs, truth, torch.arange(len(patient)), clip)",
+            "else _by_rows)(network, inputs, truth, patient)",
+            "else _by_rows)(network, inputs, truth, torch.arange(len(patient)))",
             "test_a_patient_with_fifty_stays_counts_for_one",
         ),
         (
@@ -200,27 +229,27 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "a bias is left out of the length",
-            "(row.square().sum(1) + float(layer.bias is not None))",
-            "row.square().sum(1)",
+            "(self._seen.square().sum(1) + bias)",
+            "self._seen.square().sum(1)",
             "test_it_is_the_sum_of_each_patients_gradient_clipped",
         ),
         (
-            "a layer that is used twice is clipped by its uses",
-            "or len({id(layer) for layer, _, _ in seen}) < len(seen):",
-            "or False:",
+            "of a layer that is used twice one use counts",
+            "and len(uses) == 1 and first.ndim == 2:",
+            "and first.ndim == 2:",
             "test_it_is_the_sum_of_each_patients_gradient_clipped",
         ),
         (
-            "the sum is divided by the number of patients drawn",
-            "/ (self.sampling_rate * self.patients)",
-            "/ max(1, int(drawn.sum()))",
-            "test_the_noise_has_the_size_that_is_accounted",
+            "each of many layers is clipped to C",
+            "_factor(lengths, clip / len(made) ** 0.5)",
+            "_factor(lengths, clip)",
+            "test_a_layer_by_itself_is_clipped_to_its_part_of_c",
         ),
         (
-            "batch normalisation is not refused",
-            "> scale:",
-            "> 1e9 * scale:",
-            "test_what_normalises_over_the_batch_is_refused_with_the_remedy",
+            "layers whose first axis is not the rows pass",
+            "> 1e-3 * clip:",
+            "> 1e9 * clip:",
+            "test_a_network_whose_first_axis_is_not_the_rows_is_refused",
         ),
     ),
     *_in(
@@ -234,8 +263,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "no noise",
-            "self.noise_multiplier * self.clip * self._normal(value)",
-            "0.0 * self.clip * self._normal(value)",
+            "(value + noise * self._normal(value)) / expected",
+            "(value + 0.0 * noise * self._normal(value)) / expected",
             "test_an_honest_mechanism_is_not_found_out",
         ),
         (
@@ -370,8 +399,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "cells that are all noise count",
-            "np.where(self.counts > 3 * deviation, self.counts, 0.0)",
-            "np.maximum(self.counts, 0.0)",
+            "told = sums[last] - sums[first] > max(4 * noise[first, last], 0)",
+            "told = True",
             "test_of_columns_that_are_all_noise_no_quantile_is_told",
         ),
         (

@@ -40,8 +40,8 @@ class Transcript:
 
     Attributes:
         present: bool [canaries].
-        scores: float64 [canaries], summed inner products in units of what a canary adds when it is drawn.
-        drawn: how often a canary was drawn on average.
+        scores: float64 [canaries], summed inner products (`canaries.Watched`).
+        drawn: what a canary that is in adds to its score on average.
     """
 
     present: Bools

@@ -22,7 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from privacy.dpsgd import DPSGD, Inputs
+from privacy.clipping import Inputs, clipped_sum
+from privacy.dpsgd import DPSGD
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -46,7 +47,7 @@ class _WithCanaries(nn.Module):
         return logits
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Watched(DPSGD):
     """A training with canaries in it, and what its transcript tells of each.
 
@@ -55,9 +56,9 @@ class Watched(DPSGD):
         stays: rows of each canary, an even number.
         direction: 1 or -1, that of the canaries' gradients.
         scores: float64 [canaries], filled while it trains: the sum over the steps of each noised sum's inner product
-            with the canary's clipped gradient, over C^2. A canary adds 1 in each step in which it is drawn; the noise
-            of a step has a standard deviation of z.
-        drawn: float64 [1], filled while it trains: how often a canary is drawn on average.
+            with the canary's direction, over C.
+        drawn: float64 [1], filled while it trains: what a canary that is in adds to its score on average. In a step in
+            which it is drawn that is 1, or what clipping by layers leaves of it.
     """
 
     present: Bools
@@ -86,11 +87,20 @@ class Watched(DPSGD):
         value = LOUD * self.clip
         whole = _WithCanaries(network, len(self.present), self.direction * SURE / value)
         whole.train(network.training)
-        for found in super().gradients(whole, *self._with_rows(inputs, truth, value)):
+        rows, outcome = self._with_rows(inputs, truth, value)
+        adds = self._adds(whole, rows, outcome) if self.present.any() else 0.0
+        for found in super().gradients(whole, rows, outcome):
             seen = found.pop("canary.weight")[0].detach().cpu().numpy().astype(np.float64)
             self.scores[:] += self.direction * seen * self.sampling_rate * self.patients / self.clip
-            self.drawn[:] += self.sampling_rate
+            self.drawn[:] += adds * self.sampling_rate
             yield {name.removeprefix("network."): gradient for name, gradient in found.items()}
+
+    def _adds(self, network: nn.Module, rows: Inputs, outcome: Tensor) -> float:
+        """What the last canary that is in adds to its score when it is drawn."""
+        one = {name: row[-self.stays :] for name, row in rows.items()}
+        whose = torch.zeros(self.stays, dtype=torch.int64, device=outcome.device)
+        alone = clipped_sum(network, one, outcome[-self.stays :], whose, self.clip, per_layer=self.per_layer)
+        return float(alone.total["canary.weight"].abs().max()) / self.clip
 
     def _with_rows(self, inputs: Inputs, truth: Tensor, value: float) -> tuple[Mapping[str, Tensor], Tensor]:
         """The patients' rows, and behind them the canaries', who look like one of them but for their own input."""

@@ -76,7 +76,15 @@ def test_a_canary_adds_c_in_its_own_direction_however_many_its_stays(affine: boo
     visit = Watched.of(_silent(), present, stays=6, direction=direction)
     assert len(list(visit.gradients(network, {"x": x}, truth))) == 3
     assert visit.scores == pytest.approx(3.0 * present, abs=1e-3)
-    assert visit.drawn == pytest.approx(3.0)
+    assert visit.drawn == pytest.approx(3.0, abs=1e-3)
+
+
+def test_clipped_by_layers_a_canary_adds_its_layers_share() -> None:
+    network, x, truth = _made(affine=False)
+    visit = Watched.of(_silent(per_layer=True), np.array([True, False]), stays=4)
+    list(visit.gradients(network, {"x": x}, truth))
+    assert visit.scores == pytest.approx([3 / 3**0.5, 0.0], abs=1e-3)
+    assert visit.drawn == pytest.approx(3 / 3**0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("affine", [False, True], ids=["by layers", "by rows"])
