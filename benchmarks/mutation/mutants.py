@@ -105,7 +105,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "earlier spends are forgotten",
             "self._allow((*self.mechanisms(), mechanism))",
             "self._allow((mechanism,))",
-            "test_what_would_pass_the_budget_is_refused_and_not_written",
+            "test_two_processes_of_one_site_keep_one_ledger",
         ),
         (
             "a lost ledger begins from zero",

@@ -40,6 +40,7 @@ def test_a_boosted_tree_model_may_grow_and_no_other_array_may() -> None:
     "numbers",
     [
         {**TRAINED, "losses": 1.0},
+        {**TRAINED, "patients": 40},
         {"num-examples": 40, "loss-weight": 40, "steps": 4},
         {"num-examples": 40, "loss-weight": 40, "loss-sum": 12.5},
         {**TRAINED, "loss-sum": [0.1, 0.2]},
