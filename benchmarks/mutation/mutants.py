@@ -497,7 +497,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "the wall looks at nothing",
             "messages.check(action, parcel(reply.content), sent)",
             "pass",
-            "test_the_wall_stops_what_no_schema_names",
+            "test_what_the_wall_stops_has_not_left_the_site",
         ),
         (
             "what a site's code raises is told outside",

@@ -142,6 +142,27 @@ def test_the_wall_stops_what_no_schema_names(extra: dict[str, Any], tiny: SiteSa
     assert "Jane" not in str(refusal.value)
 
 
+def test_what_the_wall_stops_has_not_left_the_site(tiny: SiteSamples, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server would refuse it too, but would have it by then."""
+    app, inner, sent = _app(tiny), InlineGrid._delivered, []
+    leaky = ClientApp(mods=[wall])
+
+    @leaky.query("site")
+    def site(message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        reply.content["rows"] = ArrayRecord({"rows": Array(np.zeros(TINY))})
+        return reply
+
+    def delivered(self: InlineGrid, message: Message) -> Message:
+        sent.append(inner(self, message))
+        return sent[-1]
+
+    monkeypatch.setattr(InlineGrid, "_delivered", delivered)
+    with pytest.raises(FederationError, match="which may not leave"):
+        inline.run(_server(SiteGrid), leaky, 1)
+    assert [reply.has_error() for reply in sent] == [True]
+
+
 def test_the_server_refuses_what_a_site_without_a_wall_sends(tiny: SiteSamples) -> None:
     app = _app(tiny)
     open_door = ClientApp()
