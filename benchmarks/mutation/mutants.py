@@ -451,8 +451,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "texts of any length may leave",
-            "{1,200}",
-            "{1,}",
+            "or len(text) > longest or",
+            "or",
             "test_texts_are_short_names",
         ),
     ),
@@ -521,8 +521,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/fedcore/test_protection.py",
         (
             "a resumed site does not miss its ledger",
-            "expected=bool(self.memory.agreed)",
-            "expected=False",
+            "expected = bool(self.memory.agreed) or (",
+            "expected = (",
             "test_a_site_that_goes_on_without_its_ledger_releases_nothing",
         ),
     ),

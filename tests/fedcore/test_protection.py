@@ -24,7 +24,7 @@ SPLIT = Split({}, np.zeros(PATIENTS, bool), np.arange(PATIENTS))
 
 
 def protection(noise: Any = "cryptographic", patients: int = PATIENTS, path: Path | None = None) -> Protection:
-    return Protection(Terms(epsilon=4, noise=noise), "amman", patients, 0, path)
+    return Protection(Terms(epsilon=4, statistics=0.15, noise=noise), "amman", patients, 0, path)
 
 
 def visit(here: Protection, number: int) -> Any:
