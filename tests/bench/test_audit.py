@@ -1,11 +1,13 @@
 """`bench audit`: what an attack finds of a private cell, beside what it claims."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from fedcore.protection import TRAINING, Protection
 from leaderboard.store import Store
 from privacy.dpsgd import DPSGD
 
@@ -51,9 +53,13 @@ def test_a_cells_training_is_audited_site_by_site_and_found_out_where_it_is_brok
 
 
 def _changed_claim(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedcore.models import logistic
+    inner = Protection.planned
 
-    monkeypatch.setitem(logistic.PRIVATE, "steps", 5)  # type: ignore[arg-type]
+    def planned(self: Protection, setting: Any, rounds: int) -> Any:
+        found = inner(self, setting, rounds)
+        return {**found, TRAINING: replace(found[TRAINING], noise_multiplier=9.0)}
+
+    monkeypatch.setattr(Protection, "planned", planned)
 
 
 def test_what_cannot_be_audited_is_a_sentence(
