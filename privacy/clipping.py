@@ -33,39 +33,58 @@ class Clipped(NamedTuple):
 
     Attributes:
         total: by parameter.
-        balance: half the number of patients whose gradient was no longer than C, less half that of the others.
+        squared: float [patients], the squared length of each one's gradient before it was clipped.
     """
 
     total: dict[str, Tensor]
-    balance: float
+    squared: Tensor
 
 
-def clipped_sum(
-    network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float, *, per_layer: bool = False
-) -> Clipped:
-    """The sum over patients of the gradients of their summed log losses, each clipped to length `clip`.
+class Clipping:
+    """Clips the gradients of a network, of which the same parameters are trained all the time.
 
     Args:
         network: maps the inputs to logits [n]; its parameters that require a gradient are trained.
-        inputs: the rows, by name; first axis n, which may be 0.
-        truth: float [n].
-        patient: int64 [n], whose row it is: each of 0 to some number at least once.
-        clip: C > 0.
         per_layer: clip what each of L layers (where the network is not made of those, parameters) adds to a gradient
             to C / sqrt(L) by itself (McMahan et al., Learning Differentially Private Recurrent Language Models, 2018).
     """
-    named = {name: value for name, value in network.named_parameters() if value.requires_grad}
-    if len(truth) == 0:
-        return Clipped({name: torch.zeros_like(value) for name, value in named.items()}, 0.0)
-    made = (_by_layers if by_layers(network) else _by_rows)(network, inputs, truth, patient)
-    lengths = torch.stack([part.squared() for part in made])  # [parts, units]
-    whole = lengths.sum(0)
-    factor = _factor(lengths, clip / len(made) ** 0.5) if per_layer else _factor(whole, clip).expand_as(lengths)
-    total: dict[int, Tensor] = {}
-    for part, one in zip(made, factor, strict=True):
-        total |= part.total(one)
-    found = {name: total[id(value)] if id(value) in total else torch.zeros_like(value) for name, value in named.items()}
-    return Clipped(found, float((whole <= clip**2).sum()) - len(whole) / 2)
+
+    def __init__(self, network: nn.Module, *, per_layer: bool = False) -> None:
+        self._network = network
+        self._per_layer = per_layer
+        self._named = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        self._layers = _layers(network) if by_layers(network) else None
+
+    def sum(self, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> Clipped:
+        """The sum over patients of the gradients of their summed log losses, each clipped to length `clip`.
+
+        Args:
+            inputs: the rows, by name; first axis n, which may be 0.
+            truth: float [n].
+            patient: int64 [n], whose row it is: each of 0 to some number at least once.
+            clip: C > 0.
+        """
+        if len(truth) == 0:
+            return Clipped({name: torch.zeros_like(value) for name, value in self._named.items()}, truth[:0])
+        units = _Units(patient)
+        if self._layers is None:
+            parts = _by_rows(self._network, inputs, truth, units)
+        else:
+            parts = _by_layers(self._network, self._layers, inputs, truth, units)
+        lengths = [part.squared() for part in parts]  # [units] each
+        whole = lengths[0] if len(lengths) == 1 else torch.stack(lengths).sum(0)
+        if self._per_layer:
+            factors = [_factor(one, clip / len(parts) ** 0.5) for one in lengths]
+        else:
+            factors = [_factor(whole, clip)] * len(parts)
+        total: dict[int, Tensor] = {}
+        for part, factor in zip(parts, factors, strict=True):
+            total |= part.total(factor)
+        found = {
+            name: total[id(value)] if id(value) in total else torch.zeros_like(value)
+            for name, value in self._named.items()
+        }
+        return Clipped(found, whole)
 
 
 def by_layers(network: nn.Module) -> bool:
@@ -97,7 +116,7 @@ def refuse_inexact(network: nn.Module, inputs: Inputs, truth: Tensor) -> None:
         own.append(torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True))
     lengths = [float(torch.stack([g.square().sum() for g in one]).sum().sqrt()) for one in own]
     clip = 0.5 * max(lengths, default=0.0) or 1.0
-    found = clipped_sum(network, batch, outcome, patient, clip).total
+    found = Clipping(network).sum(batch, outcome, patient, clip).total
     for i, name in enumerate(parameters):
         expected = sum(one[i] * min(1.0, clip / max(n, 1e-12)) for one, n in zip(own, lengths, strict=True))
         if float((found[name] - expected).abs().max() if rows else 0.0) > 1e-3 * clip:
@@ -141,10 +160,14 @@ class _Units:
     """
 
     def __init__(self, patient: Tensor) -> None:
-        patients = int(patient.max()) + 1
-        self.alone = patients == len(patient)
-        self.count = patients
-        self.of_row = torch.arange(len(patient), device=patient.device) if self.alone else patient
+        self.rows, self.count = len(patient), int(patient.max()) + 1
+        self.alone = self.rows == self.count
+        self._patient = patient
+
+    @property
+    def of_row(self) -> Tensor:
+        """Whose each row is, int64 [n]."""
+        return torch.arange(self.rows, device=self._patient.device) if self.alone else self._patient
 
     def summed(self, rows: Tensor) -> Tensor:
         """Each unit's sum over its rows."""
@@ -203,14 +226,14 @@ class _Positions(_Own):
         super().__init__(own)
 
 
-def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor) -> list[_Part]:
+def _by_layers(network: nn.Module, layers: list[Layer], inputs: Inputs, truth: Tensor, units: _Units) -> list[_Part]:
     uses: dict[int, list[tuple[Layer, Tensor, Tensor]]] = {}
 
     def note(layer: Any, arguments: tuple[Tensor, ...], named: Mapping[str, Tensor], output: Tensor) -> None:
         (seen,) = (*arguments, *named.values())
         uses.setdefault(id(layer), []).append((layer, seen.detach(), output))
 
-    hooks = [layer.register_forward_hook(note, with_kwargs=True) for layer in _layers(network)]
+    hooks = [layer.register_forward_hook(note, with_kwargs=True) for layer in layers]
     try:
         loss = _loss(network(**inputs), truth)
     finally:
@@ -218,7 +241,6 @@ def _by_layers(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tenso
             hook.remove()
     outputs = [output for layer in uses.values() for _, _, output in layer]
     back = iter(torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True))
-    units = _Units(patient)
     return [_part([(layer, seen, next(back)) for layer, seen, _ in one], units) for one in uses.values()]
 
 
@@ -227,20 +249,19 @@ def _part(uses: list[tuple[Layer, Tensor, Tensor]], units: _Units) -> _Part:
     layer, first, back = uses[0]
     if isinstance(layer, nn.Linear) and len(uses) == 1 and first.ndim == 2:
         return _Vector(layer, first, back.reshape(len(first), -1), units)
-    rows = len(units.of_row)
+    rows = units.rows
     out, wide = layer.weight.shape if isinstance(layer, nn.Linear) else reversed(layer.weight.shape)
     shape = (rows, -1, wide) if isinstance(layer, nn.Linear) else (rows, -1)
     seen = torch.cat([one.reshape(shape) for _, one, _ in uses], 1)
     return _Positions(layer, seen, torch.cat([one.reshape(rows, -1, out) for _, _, one in uses], 1), units)
 
 
-def _by_rows(network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor) -> list[_Part]:
+def _by_rows(network: nn.Module, inputs: Inputs, truth: Tensor, units: _Units) -> list[_Part]:
     from opacus import GradSampleModule
 
     sampled = GradSampleModule(network, batch_first=True, loss_reduction="sum")
     try:
         _loss(sampled(**inputs), truth).backward()  # type: ignore[no-untyped-call]
-        units = _Units(patient)
         parts: list[_Part] = []
         for value in network.parameters():
             if value.requires_grad:

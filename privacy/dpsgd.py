@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privacy.clipping import Clipped, Inputs, clipped_sum, refuse_inexact
+from privacy.clipping import Clipped, Clipping, Inputs, refuse_inexact
 from privacy.noise import Source
 
 
@@ -107,7 +107,7 @@ class DPSGD:
         patient: int64 [n], whose each row is, from 0.
         patients: how many they are; public.
         source: of the draws and the noise.
-        per_layer: whether each layer's share is clipped by itself (`privacy.clipping.clipped_sum`).
+        per_layer: whether each layer's share is clipped by itself (`privacy.clipping.Clipping`).
         quantile: the share of patients whose gradients are to be no longer than C; None: C stays as it is.
     """
 
@@ -129,13 +129,14 @@ class DPSGD:
         """
         whose = torch.from_numpy(self.patient)
         expected = self.sampling_rate * self.patients
+        clipping = Clipping(network, per_layer=self.per_layer)
         for _ in range(self.steps):
             drawn = torch.from_numpy(self.source.uniform(self.patients) < self.sampling_rate)
-            total, balance = self._clipped(network, inputs, truth, whose, drawn)
+            total, squared = self._clipped(clipping, inputs, truth, whose, drawn)
             noise = self.clip * self._gradients_noise
             yield {name: (value + noise * self._normal(value)) / expected for name, value in total.items()}
             if self.quantile is not None:
-                balance += self._count_deviation * float(self.source.normal((1,))[0])
+                balance = _balance(squared, self.clip) + self._count_deviation * float(self.source.normal((1,))[0])
                 self.clip *= math.exp(-ADAPTATION * (balance / expected + 0.5 - self.quantile))
 
     @property
@@ -150,7 +151,7 @@ class DPSGD:
             return self.noise_multiplier
         return 1 / math.sqrt(self.noise_multiplier**-2 - (2 * self._count_deviation) ** -2)
 
-    def _clipped(self, network: nn.Module, inputs: Inputs, truth: Tensor, whose: Tensor, drawn: Tensor) -> Clipped:
+    def _clipped(self, clipping: Clipping, inputs: Inputs, truth: Tensor, whose: Tensor, drawn: Tensor) -> Clipped:
         """The clipped sum over the patients drawn, a part of them at a time."""
         rows = torch.nonzero(drawn[whose]).squeeze(1)
         if len(rows) > PHYSICAL:  # all rows of one patient stand together
@@ -159,12 +160,19 @@ class DPSGD:
         for part in _parts(rows, whose[rows]):
             place = torch.unique(whose[part], return_inverse=True)[1]
             batch = {name: value[part] for name, value in inputs.items()}
-            parts.append(clipped_sum(network, batch, truth[part], place, self.clip, per_layer=self.per_layer))
+            parts.append(clipping.sum(batch, truth[part], place, self.clip))
+        if len(parts) == 1:
+            return parts[0]
         total = {name: sum((part.total[name] for part in parts[1:]), value) for name, value in parts[0].total.items()}
-        return Clipped(total, sum(part.balance for part in parts))
+        return Clipped(total, torch.cat([part.squared for part in parts]))
 
     def _normal(self, like: Tensor) -> Tensor:
         return torch.from_numpy(self.source.normal(tuple(like.shape))).to(like.dtype)
+
+
+def _balance(squared: Tensor, clip: float) -> float:
+    """Half the number of patients whose gradient was no longer than C, less half that of the others."""
+    return float((squared <= clip**2).sum()) - len(squared) / 2
 
 
 def _parts(rows: Tensor, whose: Tensor) -> Sequence[Tensor]:

@@ -13,7 +13,7 @@ from process import measured
 
 from fedcore.models import model as models
 from privacy.accounting import Mechanism, epsilon
-from privacy.clipping import clipped_sum
+from privacy.clipping import Clipping
 
 ROWS, CLIP, NOISE, STEP = 64, 1.0, 1.0, 0.01
 FEATURES, HOURS, CONCEPTS, EVENTS, WORDS = 622, 24, 40, 128, 60
@@ -155,12 +155,12 @@ def _plain(network: torch.nn.Module, rows: Rows, truth: torch.Tensor) -> Callabl
 
 
 def _ours(network: torch.nn.Module, rows: Rows, truth: torch.Tensor) -> Callable[[], None]:
-    patient = torch.arange(ROWS)
+    patient, clipping = torch.arange(ROWS), Clipping(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=STEP)
 
     def make() -> None:
         optimizer.zero_grad()
-        total = clipped_sum(network, rows, truth, patient, CLIP).total
+        total = clipping.sum(rows, truth, patient, CLIP).total
         for name, value in network.named_parameters():
             value.grad = (total[name] + NOISE * CLIP * torch.randn_like(value)) / ROWS
         optimizer.step()

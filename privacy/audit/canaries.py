@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from privacy.clipping import Inputs, clipped_sum
+from privacy.clipping import Clipping, Inputs
 from privacy.dpsgd import DPSGD
 
 Floats = npt.NDArray[np.float64]
@@ -99,7 +99,7 @@ class Watched(DPSGD):
         """What the last canary that is in adds to its score when it is drawn."""
         one = {name: row[-self.stays :] for name, row in rows.items()}
         whose = torch.zeros(self.stays, dtype=torch.int64, device=outcome.device)
-        alone = clipped_sum(network, one, outcome[-self.stays :], whose, self.clip, per_layer=self.per_layer)
+        alone = Clipping(network, per_layer=self.per_layer).sum(one, outcome[-self.stays :], whose, self.clip)
         return float(alone.total["canary.weight"].abs().max()) / self.clip
 
     def _with_rows(self, inputs: Inputs, truth: Tensor, value: float) -> tuple[Mapping[str, Tensor], Tensor]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from privacy import dpsgd
-from privacy.clipping import Clipped, InexactError, Inputs, by_layers, clipped_sum, refuse_inexact
+from privacy.clipping import Clipped, Clipping, InexactError, Inputs, by_layers, refuse_inexact
 from privacy.dpsgd import DPSGD, MixesPatientsError, refuse_mixing
 from privacy.noise import Cryptographic, Seeded
 
@@ -131,7 +131,7 @@ def test_it_is_the_sum_of_each_patients_gradient_clipped(
 ) -> None:
     built, x, truth, whose = made(network, seed, *size)
     expected = one_at_a_time(built, x, truth, whose, clip)
-    found = clipped_sum(built, {"x": x}, truth, whose, clip).total
+    found = Clipping(built).sum({"x": x}, truth, whose, clip).total
     assert difference(found, expected) <= 1e-4 * (1 + length(expected))
 
 
@@ -142,21 +142,21 @@ def test_without_one_patient_it_moves_by_at_most_c_and_with_another_by_twice_tha
     network: str, seed: int, size: tuple[int, int], clip: float
 ) -> None:
     built, x, truth, whose = made(network, seed, *size)
-    whole = clipped_sum(built, {"x": x}, truth, whose, clip).total
+    whole = Clipping(built).sum({"x": x}, truth, whose, clip).total
     last = int(whose.max())
     others = whose != last
-    without = clipped_sum(built, {"x": x[others]}, truth[others], whose[others], clip).total
+    without = Clipping(built).sum({"x": x[others]}, truth[others], whose[others], clip).total
     assert difference(whole, without) <= clip * (1 + 1e-5) + 1e-5 * length(whole)
-    replaced = clipped_sum(built, {"x": torch.where(others[:, None], x, -x)}, truth, whose, clip).total
+    replaced = Clipping(built).sum({"x": torch.where(others[:, None], x, -x)}, truth, whose, clip).total
     assert difference(whole, replaced) <= 2 * clip * (1 + 1e-5) + 1e-5 * length(whole)
 
 
 def test_a_patient_with_fifty_stays_counts_for_one() -> None:
     built, x, truth, _ = made("logistic", 1, 51, 1)
     whose = torch.tensor([0] * 50 + [1])
-    found = clipped_sum(built, {"x": x}, truth, whose, 0.5).total
+    found = Clipping(built).sum({"x": x}, truth, whose, 0.5).total
     assert length(found) <= 2 * 0.5
-    by_row = clipped_sum(built, {"x": x}, truth, torch.arange(51), 0.5).total
+    by_row = Clipping(built).sum({"x": x}, truth, torch.arange(51), 0.5).total
     assert length(by_row) > 2 * 0.5, "clipped row by row, the one would count for many"
 
 
@@ -173,9 +173,9 @@ def test_a_layer_by_itself_is_clipped_to_its_part_of_c(network: str) -> None:
         parts = len(list(built.parameters()))
     elif network == "linear layers":  # a norm that learns nothing is no part
         parts -= 1
-    found = clipped_sum(built, {"x": x}, truth, whose, 0.1, per_layer=True).total
+    found = Clipping(built, per_layer=True).sum({"x": x}, truth, whose, 0.1).total
     one = [
-        clipped_sum(built, {"x": x[whose == p]}, truth[whose == p], whose[whose == p] * 0, 0.1, per_layer=True).total
+        Clipping(built, per_layer=True).sum({"x": x[whose == p]}, truth[whose == p], whose[whose == p] * 0, 0.1).total
         for p in range(4)
     ]
     assert difference(found, {name: sum(each[name] for each in one) for name in found}) < 1e-5
@@ -207,16 +207,14 @@ def test_many_rows_are_taken_a_part_at_a_time_and_none_of_a_patients_apart(monke
 
     whole = steps()
     seen: list[Tensor] = []
-    inner = dpsgd.clipped_sum
+    inner = Clipping.sum
 
-    def counted(
-        network: nn.Module, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float, **more: bool
-    ) -> Clipped:
+    def counted(self: Clipping, inputs: Inputs, truth: Tensor, patient: Tensor, clip: float) -> Clipped:
         seen.append(inputs["x"])
-        return inner(network, inputs, truth, patient, clip, **more)
+        return inner(self, inputs, truth, patient, clip)
 
     monkeypatch.setattr(dpsgd, "PHYSICAL", 7)
-    monkeypatch.setattr(dpsgd, "clipped_sum", counted)
+    monkeypatch.setattr(Clipping, "sum", counted)
     parted = steps()
     assert max(difference(a, b) for a, b in zip(whole, parted, strict=True)) < 1e-5
     assert len(seen) > 3 and max(len(one) for one in seen) <= max(7, int(whose.bincount().max()))
@@ -231,7 +229,7 @@ def _bounds(quantile: float, noise: float, steps: int = 60) -> tuple[DPSGD, list
 def test_an_adaptive_bound_comes_to_the_quantile_it_follows() -> None:
     how, _, built, x, truth = _bounds(0.5, 0.5)
     lengths = [
-        length(clipped_sum(built, {"x": x[i : i + 1]}, truth[i : i + 1], torch.tensor([0]), 1e9).total)
+        length(Clipping(built).sum({"x": x[i : i + 1]}, truth[i : i + 1], torch.tensor([0]), 1e9).total)
         for i in range(400)
     ]
     assert np.mean(np.array(lengths) <= how.clip) == pytest.approx(0.5, abs=0.1)
@@ -251,14 +249,14 @@ def test_an_adaptive_bounds_count_and_the_gradients_cost_together_what_one_relea
 def test_one_patient_moves_the_count_of_an_adaptive_bound_by_a_half_at_most(network: str) -> None:
     built, x, truth, whose = made(network, 8, 12, 5)
     for clip in (0.01, 1.0, 100.0):
-        whole = clipped_sum(built, {"x": x}, truth, whose, clip).balance
+        whole = dpsgd._balance(Clipping(built).sum({"x": x}, truth, whose, clip).squared, clip)
         others = whose < 4
-        without = clipped_sum(built, {"x": x[others]}, truth[others], whose[others], clip).balance
-        assert abs(whole - without) == 0.5
+        left = Clipping(built).sum({"x": x[others]}, truth[others], whose[others], clip)
+        assert abs(whole - dpsgd._balance(left.squared, clip)) == 0.5
 
 
 def test_nobody_drawn_is_no_gradient() -> None:
-    found = clipped_sum(Logistic(), {"x": torch.zeros(0, FEATURES)}, torch.zeros(0), torch.zeros(0).long(), 1.0).total
+    found = Clipping(Logistic()).sum({"x": torch.zeros(0, FEATURES)}, torch.zeros(0), torch.zeros(0).long(), 1.0).total
     assert length(found) == 0
 
 

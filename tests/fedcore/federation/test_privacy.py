@@ -20,7 +20,7 @@ from fedcore.protection import STATISTICS, TRAINING, Protection
 from fedcore.samples import SiteSamples
 from fedcore.streams import stream
 from privacy.accounting import epsilon
-from privacy.clipping import by_layers, clipped_sum
+from privacy.clipping import Clipping, by_layers
 from privacy.dpsgd import refuse
 from privacy.ledger import LedgerError
 from privacy.noise import Seeded
@@ -133,9 +133,9 @@ def test_each_model_with_a_private_recipe_is_clipped_by_its_layers_and_exactly(n
     for value in rows.values():  # four patients, of whom one has more rows than another
         assert len(value) == 9
     patient = torch.tensor([0, 1, 0, 2, 1, 0, 3, 0, 2])
-    whole = clipped_sum(network, rows, truth, patient, 0.05).total
+    whole = Clipping(network).sum(rows, truth, patient, 0.05).total
     others = patient < 3
-    without = clipped_sum(network, {k: v[others] for k, v in rows.items()}, truth[others], patient[others], 0.05).total
+    without = Clipping(network).sum({k: v[others] for k, v in rows.items()}, truth[others], patient[others], 0.05).total
     moved = sum(float((whole[key] - without[key]).square().sum()) for key in whole) ** 0.5
     assert 0 < moved <= 0.05
     assert {"sampling_rate", "steps", "clip", "step_size", "l2", "per_layer", "quantile"} == set(recipe.untuned)
