@@ -1,0 +1,1 @@
+"""Secure aggregation: a coordinator learns the sum of the sites' vectors, and no single one of them."""
