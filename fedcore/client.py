@@ -6,6 +6,7 @@
 | `query.statistics` | the representation's name | sketches of its training samples |
 | `query.space` | the model, the strategy, the recipe and the agreed features | nothing |
 | `train` | the model's arrays, a setting, what the strategy adds | the trained arrays, their weight, the loss |
+| `train.masked` and others | see `fedcore.secure` | the same as `train`, of which the coordinator learns the sum |
 | `evaluate` | the model's arrays, a setting | the loss over its tuning split of the model it would predict with |
 
 `evaluate` bears no action of its own because Flower's strategies send plain `evaluate`. Each message also holds the
@@ -32,14 +33,15 @@ from fedcore.errors import CheckpointError, StorageError
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace, PrivateRepresentation
 from fedcore.gate import gate
-from fedcore.guard import Guard
+from fedcore.guard import SECURE, Guard
 from fedcore.learner import Arrays, Learner, Setting, TrainingError, log_loss
-from fedcore.local import Local, Split, Visit
+from fedcore.local import Local, Split, Update, Visit
 from fedcore.memory import SiteMemory
 from fedcore.models import model
 from fedcore.models.model import ModelSpec, Sizes
 from fedcore.protection import Protection
 from fedcore.samples import SiteSamples
+from fedcore.secure import secure_actions
 from fedcore.strategies import strategy
 from fedcore.strategies.strategy import StrategySpec
 from privacy.ledger import BudgetError, Ledger, LedgerError
@@ -218,26 +220,14 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         here = desk(message, context)
-        split = here.split("train")
-        weight = messages.released(split.patients)
-        if weight == 0:
-            raise ReleaseError(f"{TOO_FEW}; a model of so few would tell of each of them")
-        visit = here.visit(message)
-        update = here.local.train(visit)
-        terms = message.content[TERMS]
-        trial, last, best = (int(str(terms[name])) for name in ("trial", "last-round", "best-round"))
-        here.memory.write(trial, visit.round, visit.memory, last=last, best=best)
-        numbers = {
-            "num-examples": len(split.label),
-            "loss-weight": weight,
-            "loss-sum": update.loss * weight,
-            "steps": update.steps,
-        }
-        if here.protection is not None:  # stays are the patients' own, and a loss would be one release more
-            numbers |= {"num-examples": weight, "loss-weight": 0, "loss-sum": 0.0}
+        if here.memory.agreed.get(SECURE) == "true":
+            raise ReleaseError("the sites agreed on secure aggregation; no model leaves without a mask")
+        update, numbers = _trained(here, message)
         sent = (key for key, entry in message.content.items() if isinstance(entry, ArrayRecord))
-        name = next((key for key in sent if key not in visit.beside), "arrays")
+        name = next((key for key in sent if key not in update.beside), "arrays")
         return _reply(message, arrays={name: update.arrays, **update.beside}, numbers=numbers)
+
+    secure_actions(app, desk, _trained, _reply)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -254,6 +244,28 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
         return _reply(message, numbers={"num-examples": len(split.label), "loss-sum": total})
 
     return app
+
+
+def _trained(here: Desk, message: Message) -> tuple[Update, dict[str, Any]]:
+    """Train as the message says: the update, and the numbers that go with it."""
+    split = here.split("train")
+    weight = messages.released(split.patients)
+    if weight == 0:
+        raise ReleaseError(f"{TOO_FEW}; a model of so few would tell of each of them")
+    visit = here.visit(message)
+    update = here.local.train(visit)
+    terms = message.content[TERMS]
+    trial, last, best = (int(str(terms[name])) for name in ("trial", "last-round", "best-round"))
+    here.memory.write(trial, visit.round, visit.memory, last=last, best=best)
+    numbers = {
+        "num-examples": len(split.label),
+        "loss-weight": weight,
+        "loss-sum": update.loss * weight,
+        "steps": update.steps,
+    }
+    if here.protection is not None:  # stays are the patients' own, and a loss would be one release more
+        numbers |= {"num-examples": weight, "loss-weight": 0, "loss-sum": 0.0}
+    return update, numbers
 
 
 @lru_cache(maxsize=2)

@@ -46,6 +46,10 @@ class Guarded(Protocol):
         ...
 
 
+PROPOSING = frozenset({"query.statistics", "query.space"})
+"""Actions whose messages tell what the site is asked to take part in; others go by what was agreed."""
+
+
 def gate(open_desk: Callable[[Context, str], Guarded]) -> Mod:
     """A Flower mod that lets a message reach a site's app only where the site's policy allows it."""
 
@@ -71,7 +75,7 @@ def gate(open_desk: Callable[[Context, str], Guarded]) -> Mod:
 
 def _asked(desk: Guarded, message: Message) -> Proposal | None:
     """What a message asks the site to take part in; None: nothing was agreed on, and the app will say so."""
-    if message.metadata.message_type.startswith("query."):
+    if message.metadata.message_type in PROPOSING:
         return _proposal(message)
     setting = message.content[TERMS].get("setting")
     return Proposal.of(desk.memory.agreed, str(setting or "{}")) if desk.memory.agreed else None

@@ -82,7 +82,7 @@ class Proposal:
     @classmethod
     def of_plan(cls, plan: Plan) -> "Proposal":
         """What a plan comes to."""
-        return cls(plan.model_name, plan.strategy_name, plan.recipe, plan.untuned_rounds, plan.untuned)
+        return cls(plan.model_name, plan.strategy_name, plan.recipe, plan.untuned_rounds, plan.untuned, plan.secure)
 
     def texts(self) -> dict[str, str]:
         """For a message."""

@@ -33,10 +33,38 @@ class SiteMemory:
         self._folder = None if folder is None else folder / quote(site, safe="").replace(".", "%2E")  # one may be ".."
         self._agreed: dict[str, str] = {}
         self._versions: dict[tuple[int, int], Mapping[str, Arrays]] = {}
+        self._notes: dict[str, bytes | memoryview] = {}
 
     def place(self, name: str) -> Path | None:
         """Where the site keeps a file of its own beside its memory; None: it remembers in this process only."""
         return None if self._folder is None else self._folder / name
+
+    def note(self, name: str, content: bytes | memoryview) -> None:
+        """Remember a note under a name, in place of the one before; the caller leaves `content` as it is.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self._folder is None:
+            self._notes[name] = content
+            return
+        with _whole(self._folder / f"{name}.note") as file:
+            file.write(content)
+
+    def noted(self, name: str) -> bytes | memoryview | None:
+        """The note of that name, if there is one.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        if self._folder is None:
+            return self._notes.get(name)
+        try:
+            return (self._folder / f"{name}.note").read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CheckpointError(_lost(f"the site's note of {name}")) from error
 
     def detached(self) -> "SiteMemory":
         """A copy in this process, which outlives the folder."""

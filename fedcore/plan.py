@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fedcore.faults.kinds import Leave, Slow
 from fedcore.faults.plan import FaultPlan
 from fedcore.learner import Setting
 from fedcore.models import model
@@ -38,6 +39,7 @@ class Plan:
         fraction: the share of sites that is asked in a round.
         faults: what goes wrong on purpose.
         terms: on which the sites take part; None: without noise.
+        secure: whether the coordinator learns sums of the sites' models only.
     """
 
     model: ModelSpec
@@ -56,6 +58,7 @@ class Plan:
     fraction: float = 1.0
     faults: FaultPlan | None = None
     terms: Terms | None = None
+    secure: bool = False
 
 
 def plan_of(request: FederationRequest) -> Plan:
@@ -69,6 +72,8 @@ def plan_of(request: FederationRequest) -> Plan:
     strategy_name = request.strategy if rules is None else rules.strategy(request.strategy)
     spec, chosen = model.load(model_name), strategy.load(strategy_name)
     strategy.check(request.model, spec, strategy_name)
+    if request.secure_aggregation:
+        refuse_single(request.strategy, chosen, request.faults)
     kind = strategy.recipe(request.strategy)
     if request.privacy is not None:
         kind = private_recipe(request.strategy, chosen, request.settings is not None)
@@ -97,7 +102,29 @@ def plan_of(request: FederationRequest) -> Plan:
         fraction=1.0 if anchor else request.fraction,
         faults=None if anchor else request.faults,
         terms=request.privacy,
+        secure=request.secure_aggregation,
     )
+
+
+def refuse_single(name: str, chosen: StrategySpec, faults: FaultPlan | None) -> None:
+    """See that a strategy, and what goes wrong on purpose, need no single site's model.
+
+    Raises:
+        InputError: one of them does, which secure aggregation does not show.
+    """
+    if name in strategy.ANCHORS:
+        raise InputError(f"anchor '{name}' is no federation and sums nothing; expected a federated strategy")
+    if not chosen.sums:
+        raise InputError(
+            f"strategy '{name}' needs single sites' answers, of which secure aggregation shows the sum only; choose "
+            "fedavg, fedprox, fedadam or the like"
+        )
+    for fault in faults.faults if faults is not None else ():
+        if not isinstance(fault, Leave | Slow):
+            raise InputError(
+                f"fault '{fault.kind}' changes a single site's answer, which secure aggregation hides; expected leave "
+                "or slow"
+            )
 
 
 def private_recipe(name: str, chosen: StrategySpec, tuned: bool) -> str:

@@ -25,6 +25,7 @@ class FederationRequest(BaseModel):
         fraction: the share of the sites that is asked in a round.
         faults: what goes wrong on purpose; anchors suffer none of it.
         privacy: the terms on which each site takes part; None: without noise. Anchors know none.
+        secure_aggregation: whether the coordinator learns sums of the sites' models only (`privacy.secagg`).
         protocol: another body of rules for data, models and strategies: a name of `fedcore.protocols`.
         engine: where the federation runs; anchors always run in process.
     """
@@ -41,5 +42,6 @@ class FederationRequest(BaseModel):
     fraction: float = Field(default=1.0, gt=0, le=1)
     faults: FaultPlan | None = None
     privacy: Terms | None = None
+    secure_aggregation: bool = False
     protocol: str | None = None
     engine: Engine = "inline"

@@ -18,12 +18,14 @@ from flwr.serverapp.strategy import Strategy
 
 from fedcore.engines.grid import SiteGrid, Turn, seeded_sampling
 from fedcore.engines.parcels import parcel, record
+from fedcore.engines.secured import Secured, Summed
 from fedcore.errors import CheckpointError, FederationError, StorageError
 from fedcore.features.representation import FeatureSpace
 from fedcore.learner import Arrays, Setting
 from fedcore.plan import Plan
 from fedcore.rule import Roster
 from fedcore.streams import draw_seed
+from privacy.secagg.sizes import FEWEST
 from sites.errors import InputError
 
 
@@ -82,11 +84,26 @@ OnRound = Callable[[RoundReport], None]
 class Search:
     """The rounds of one setting."""
 
-    def __init__(self, grid: SiteGrid, plan: Plan, space: FeatureSpace, number: int, setting: Setting) -> None:
+    def __init__(
+        self,
+        grid: SiteGrid,
+        plan: Plan,
+        space: FeatureSpace,
+        number: int,
+        setting: Setting,
+        secured: Secured | None = None,
+    ) -> None:
         self._grid = grid
         self._plan = plan
         self._setting = setting
+        self._secured = secured
         required = max(plan.min_sites, plan.strategy.min_sites(setting))
+        if secured is not None and len(grid.sites) < FEWEST:
+            raise InputError(
+                f"secure aggregation needs {FEWEST} sites; found {len(grid.sites)} that can train "
+                f"({', '.join(grid.sites)})"
+            )
+        required = required if secured is None else max(required, FEWEST)
         if required > len(grid.sites):
             raise InputError(
                 f"strategy '{plan.strategy_name}' needs {required} sites with {_shown(setting, plan)}; "
@@ -105,6 +122,11 @@ class Search:
                 f"{len(grid.sites)} that can train ({', '.join(grid.sites)}); make it with fewer"
             )
         self._awaited = max(required, awaited)
+        if secured is not None and self.own_start:
+            raise InputError(
+                f"strategy '{plan.strategy_name}' runs through a start of its own, where nothing is summed securely; "
+                "expected one without"
+            )
         self._turn = Turn(number, plan.seed, json.dumps(dict(setting), sort_keys=True))
         grid.begin(self._turn)
         learner = plan.model.recipe(plan.recipe).learner(space.sizes, setting)
@@ -150,7 +172,7 @@ class Search:
     def _round(self, number: int) -> RoundReport:
         started = time.perf_counter()
         grid, strategy = self._grid, self._strategy
-        replies: list[Message] = []
+        heard = Summed([], 0)
         waited = 0.0
         needed = self._required
         if len(list(grid.get_node_ids())) >= self._awaited:
@@ -158,14 +180,14 @@ class Search:
                 asked = list(strategy.configure_train(number, self._arrays, ConfigRecord(), grid))
             needed = min(needed, max(len(asked), 1))  # a strategy may ask fewer, as cyclic transfer asks one
             waited += grid.waited(asked)
-            replies = grid.exchange(asked)
+            heard = self._exchange(asked)
             if all(site in grid.failing for site in grid.sites):
                 site, reason = next(iter(grid.failing.items()))
                 raise FederationError(f"every site failed by round {number}; {site}: {reason}")
         tuning: list[Message] = []
-        if len(replies) >= needed:
+        if heard.sites >= needed:
             with self._the_strategys(number, "train"):
-                arrays = _model_of(strategy.aggregate_train(number, replies))
+                arrays = _model_of(strategy.aggregate_train(number, heard.replies))
             if arrays is not None:
                 self._arrays = arrays
             with self._the_strategys(number, "evaluate"):
@@ -175,16 +197,23 @@ class Search:
             with self._the_strategys(number, "evaluate"):
                 strategy.aggregate_evaluate(number, tuning)
         else:
-            replies = []
+            heard = Summed([], 0)
         return RoundReport(
             trial=self._turn.trial,
             round=number,
-            train_loss=_mean(replies, "loss-weight"),
+            train_loss=_mean(heard.replies, "loss-weight"),
             tuning_loss=self._tuning_loss(tuning),
             seconds=time.perf_counter() - started,
-            answered=len(replies),
+            answered=heard.sites,
             waited_s=waited,
         )
+
+    def _exchange(self, asked: Sequence[Message]) -> Summed:
+        """What counts of the sites' answers: one each, or one for all whose sum is learnt."""
+        if self._secured is not None:
+            return self._secured.exchange(self._turn, asked)
+        replies = self._grid.exchange(asked)
+        return Summed(replies, len(replies))
 
     def _tuning_loss(self, replies: Sequence[Message]) -> float | None:
         """The loss over all tuning samples that the sites told of last."""

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedcore.engines.grid import Dropped, SiteGrid
 from fedcore.engines.journal import Journal
 from fedcore.engines.parcels import parcel
+from fedcore.engines.secured import Secured, SecuredSums
 from fedcore.errors import FederationError
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace
@@ -52,6 +53,7 @@ class Outcome:
         dropped: answers that did not count, of all trials.
         answered: by training site, the actions (`train`, `query.statistics`, ...) to which it ever said anything of its
             patients; under `external`, `model` of those whose model another takes over.
+        secured: how models were summed securely; None: each was sent.
         own_start: the strategy ran through a `start` of its own, which begins anew when it is killed.
         bytes_up: payload the sites sent in all rounds of all settings, statistics included.
         bytes_down: payload they got.
@@ -69,6 +71,7 @@ class Outcome:
     refused: frozenset[str] = frozenset()
     dropped: list[Dropped] = field(default_factory=list)
     answered: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    secured: SecuredSums | None = None
     own_start: bool = False
     bytes_up: int = 0
     bytes_down: int = 0
@@ -155,9 +158,10 @@ def federate(
     trials: list[Trial] = []
     models: list[Arrays | None] = []
     remembered: list[Mapping[str, int]] = []
+    secured = Secured(grid, max(grid.introductions[site]["train"] for site in grid.sites)) if plan.secure else None
     own_start = False
     for number, setting in enumerate(settings):
-        search = Search(grid, plan, space, number, setting)
+        search = Search(grid, plan, space, number, setting, secured)
         own_start = search.own_start
         trial, arrays = search.run(rounds, patience, tuned, heard)
         trials.append(trial)
@@ -180,6 +184,7 @@ def federate(
         refused=frozenset(grid.refused),
         dropped=grid.dropped,
         answered={site: frozenset(actions) for site, actions in grid.answered.items()},
+        secured=None if secured is None else secured.sums,
         own_start=own_start,
         bytes_up=grid.bytes_up,
         bytes_down=grid.bytes_down,

@@ -31,6 +31,12 @@ from privacy.releases.sketches import ReleaseError
 TERMS = "fedward"
 """The record of every message in which the federation says what the site is to do, whatever the strategy sends."""
 
+TRAINS = frozenset({"train", "train.masked"})
+"""The actions by which a site trains."""
+
+SILENT = frozenset({"query.space", "query.advertise", "query.share", "query.unmask"})
+"""The actions whose replies tell nothing of patients."""
+
 SITE_FAILED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 """The code of the error of a site that could not do what it was asked."""
 
@@ -153,6 +159,14 @@ class SiteGrid(Grid):
         """Name the model: outgoing arrays of these names are narrowed to these types."""
         self._types = {name: value.dtype for name, value in arrays.items()}
 
+    def name(self, node: int) -> str:
+        """The site that a node is."""
+        return self._names[node]
+
+    def node(self, site: str) -> int:
+        """The node that a site is."""
+        return self._nodes[site]
+
     def narrow(self, arrays: ArrayRecord) -> dict[str, np.ndarray]:
         """A model as the sites get it."""
         return {name: as_type(unpacked(value), self._types[name]) for name, value in arrays.items()}
@@ -267,7 +281,7 @@ class SiteGrid(Grid):
         site = self._names[message.metadata.dst_node_id]
         if site not in self._away():
             return True
-        self._note(site, message.metadata.message_type, "cannot be reached")
+        self.note(site, message.metadata.message_type, "cannot be reached")
         return False
 
     def waited(self, messages: Iterable[Message]) -> float:
@@ -317,7 +331,7 @@ class SiteGrid(Grid):
         replies = sorted(messages, key=lambda reply: self._order[reply.metadata.src_node_id])
         wide = {name: np.dtype(np.float64) for name, dtype in self._types.items() if dtype.kind == "f"}
         for reply in replies:
-            if reply.metadata.message_type == "train":
+            if reply.metadata.message_type in TRAINS:
                 site = self._names[reply.metadata.src_node_id]
                 self.failing.pop(site, None)
                 if reply.has_error():
@@ -333,7 +347,7 @@ class SiteGrid(Grid):
                 kind = CheckpointError if reply.error.code == MEMORY_LOST else StorageError
                 raise kind(f"site {site}: {reply.error.reason}")
             return self._drop(reply, reply.error.reason or "no reason given")
-        if action == "train" and turn is not None:
+        if action in TRAINS and turn is not None:
             self._trained[turn.trial, site] = turn.round
         if _says_something(action, reply.content):
             self.answered.setdefault(site, set()).add(action)
@@ -368,12 +382,13 @@ class SiteGrid(Grid):
                 del history[old]
         return arrives if isinstance(arrives, Lost) else with_arrays(content, arrives)
 
-    def _note(self, site: str, action: str, reason: str) -> None:
+    def note(self, site: str, action: str, reason: str) -> None:
+        """Note an answer that does not count, and why."""
         if self._turn is not None:
             self.dropped.append(Dropped(self._turn.trial, self._turn.round, site, action, reason))
 
     def _drop(self, reply: Message, reason: str) -> Message:
-        self._note(self._names[reply.metadata.src_node_id], reply.metadata.message_type, reason)
+        self.note(self._names[reply.metadata.src_node_id], reply.metadata.message_type, reason)
         code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
         return Message(Error(code, reason), reply_to=self._requests[reply.metadata.src_node_id])
 
@@ -383,7 +398,7 @@ def _says_something(action: str, content: RecordDict) -> bool:
     told = parcel(content)
     if action == "evaluate":
         return told.numbers.get("num-examples") != 0
-    return bool(told.arrays) if action == "query.statistics" else action != "query.space"
+    return bool(told.arrays) if action == "query.statistics" else action not in SILENT
 
 
 def _memory_fails(reply: Message) -> bool:

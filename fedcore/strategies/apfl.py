@@ -69,6 +69,7 @@ STRATEGY = StrategySpec(
     title="APFL",
     paper="Deng, Kamani and Mahdavi, Adaptive Personalized Federated Learning, 2020",
     private=False,
+    sums=True,
     when="each site wants its own model, and nobody knows how much of it",
     options={"alpha": 0.5, "adaptive": 1},
     ranges={"alpha": Range(0.1, 0.9, log=False)},

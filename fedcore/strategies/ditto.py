@@ -51,6 +51,7 @@ STRATEGY = StrategySpec(
     title="Ditto",
     paper="Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, 2021",
     private=False,
+    sums=True,
     when="each site wants its own model, and some sites may be faulty",
     options={"lambda": 1.0},
     ranges={"lambda": Range(0.01, 10.0)},

@@ -44,6 +44,7 @@ STRATEGY = StrategySpec(
     build=build,
     title="FedAdagrad",
     paper="Reddi et al., Adaptive Federated Optimization, 2021",
+    sums=True,
     when="as FedAdam, with steps that shrink for good",
     options={"server_step_size": 0.1, "tau": 0.001},
     ranges={"server_step_size": Range(0.001, 1.0), "tau": Range(1e-5, 0.1)},

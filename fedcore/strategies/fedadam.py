@@ -47,6 +47,7 @@ STRATEGY = StrategySpec(
     build=build,
     title="FedAdam",
     paper="Reddi et al., Adaptive Federated Optimization, 2021",
+    sums=True,
     when="a server step for each weight by itself: many weights of unlike scale",
     options={"server_step_size": 0.1, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001},
     ranges={"server_step_size": Range(0.001, 1.0), "tau": Range(1e-5, 0.1)},

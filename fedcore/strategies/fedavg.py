@@ -21,5 +21,6 @@ STRATEGY = StrategySpec(
     build=build,
     title="FedAvg",
     paper="McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, 2017",
+    sums=True,
     when="as the first thing to try",
 )

@@ -41,6 +41,7 @@ STRATEGY = StrategySpec(
     title="FedAvgM",
     paper="Hsu, Qi and Brown, Measuring the Effects of Non-Identical Data Distribution for Federated Visual "
     "Classification, 2019",
+    sums=True,
     when="FedAvg zigzags from round to round",
     options={"server_step_size": 1.0, "momentum": 0.9},
     ranges={"server_step_size": Range(0.1, 1.0), "momentum": Range(0.5, 0.99, log=False)},

@@ -17,6 +17,7 @@ STRATEGY = StrategySpec(
     title="FedBN",
     paper="Li et al., FedBN: Federated Learning on Non-IID Features via Local Batch Normalization, 2021",
     private=False,
+    sums=True,
     when="sites measure the same thing on different scales",
     whole=False,
     needs="norms",

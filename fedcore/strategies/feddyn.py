@@ -78,6 +78,7 @@ STRATEGY = StrategySpec(
     local=Bent(),
     title="FedDyn",
     paper="Acar et al., Federated Learning Based on Dynamic Regularization, 2021",
+    sums=True,
     when="sites differ, nearly all answer in every round, and messages should be no longer than FedAvg's",
     options={"alpha": 0.1},
     ranges={"alpha": Range(0.01, 1.0)},

@@ -16,6 +16,7 @@ STRATEGY = StrategySpec(
     title="FedPer",
     paper="Arivazhagan et al., Federated Learning with Personalization Layers, 2019",
     private=False,
+    sums=True,
     when="sites agree on what matters in a patient, and not on the risk that follows",
     whole=False,
     needs="head",

@@ -29,6 +29,7 @@ STRATEGY = StrategySpec(
     build=build,
     title="FedProx",
     paper="Li et al., Federated Optimization in Heterogeneous Networks, 2020",
+    sums=True,
     when="sites differ and make many local steps",
     options={"mu": 0.01},
     ranges={"mu": Range(0.001, 1.0)},

@@ -50,6 +50,7 @@ STRATEGY = StrategySpec(
     title="FedRep",
     paper="Collins et al., Exploiting Shared Representations for Personalized Federated Learning, 2021",
     private=False,
+    sums=True,
     when="as FedPer, with sites that differ more",
     options={"head_epochs": 5},
     ranges={"head_epochs": Range(1, 10, whole=True)},

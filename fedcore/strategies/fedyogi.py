@@ -46,6 +46,7 @@ STRATEGY = StrategySpec(
     build=build,
     title="FedYogi",
     paper="Reddi et al., Adaptive Federated Optimization, 2021",
+    sums=True,
     when="as FedAdam, where steps should not grow suddenly when changes get small",
     options={"server_step_size": 0.01, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001},
     ranges={"server_step_size": Range(0.001, 1.0), "tau": Range(1e-5, 0.1)},

@@ -46,6 +46,7 @@ STRATEGY = StrategySpec(
     title="MOON",
     paper="Li, He and Song, Model-Contrastive Federated Learning, 2021",
     private=False,
+    sums=True,
     when="deep models drift apart between rounds",
     options={"mu": 1.0, "temperature": 0.5},
     ranges={"mu": Range(0.1, 10.0)},

@@ -51,6 +51,8 @@ class StrategySpec:
             noised nothing else needs to be.
         site_level: whether the coordinator adds noise that hides single hospitals, of `site_noise` times what one can
             change a round's sum by.
+        sums: whether the server uses nothing of the replies but their weighted mean, so that secure aggregation, which
+            shows nothing else, serves it.
         needs: what a model must have: be a `network` or `trees`; have a `head`, `norms` or an `embedding`.
     """
 
@@ -66,6 +68,7 @@ class StrategySpec:
     whole: bool = True
     private: bool = True
     site_level: bool = False
+    sums: bool = False
     needs: Needs = "network"
 
     def lacks(self, model: ModelSpec) -> str | None:

@@ -1,10 +1,12 @@
 """What a message that leaves a site may hold, action by action.
 
-Three kinds of thing cross the hospital's wall, and each action names which of them, exactly:
+Four kinds of thing cross the hospital's wall, and each action names which of them, exactly:
 
 - model updates: the arrays the site was sent, by the same names, types and shapes. (An array of bytes may come back
   with another length: that is a boosted-tree model, which grows.)
 - sketches (`privacy.releases.sketches`), which check themselves.
+- what secure aggregation is made of (`privacy.secagg`): keys, sealed shares, and a masked vector, of fixed types and
+  lengths. What is under the mask is held against the schema of `train` before it is masked.
 - numbers of a fixed name, each one number and never a list: sums and counts that stand for `DEFAULT_MINIMUM` patients
   or are 0. How many samples the model was trained on is among them: a weighted average cannot do without.
 
@@ -23,10 +25,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from privacy.releases.sketches import DEFAULT_MINIMUM, ReleaseError, unpack
+from privacy.secagg.sizes import KEYS_BYTES, SEALED_BYTES, SHARE_BYTES
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,20 @@ class Parcel:
     texts: Mapping[str, object] = field(default_factory=dict)
 
 
+class Layout(NamedTuple):
+    """The type of an array and its shape; None: any length."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
 @dataclass(frozen=True)
 class Schema:
     """What the reply to one action holds, no more and no less.
 
     Attributes:
-        arrays: `model`: the request's own; `sketches`; `none`.
+        arrays: `model`: the request's own; `sketches`; `masked`: one vector for all of the request's arrays; `none`.
+        fixed: further arrays, by name.
         released_counts: names of whole numbers that stand for patients: 0, or at least the minimum.
         sums: names of finite numbers.
         texts: names of texts: one line, at most 200 characters.
@@ -57,6 +69,7 @@ class Schema:
     """
 
     arrays: str = "none"
+    fixed: Mapping[str, Layout] = field(default_factory=dict)
     released_counts: frozenset[str] = frozenset()
     sums: frozenset[str] = frozenset()
     texts: frozenset[str] = frozenset()
@@ -87,7 +100,19 @@ SCHEMAS: Mapping[str, Schema] = {
     ),
     # the loss over the tuning split
     "evaluate": Schema(released_counts=frozenset({"num-examples"}), sums=frozenset({"loss-sum"})),
+    # secure aggregation in a round: two public keys
+    "query.advertise": Schema(fixed={"keys": Layout("uint8", (KEYS_BYTES,))}),
+    # for each other site two shares, sealed for it
+    "query.share": Schema(fixed={"sealed": Layout("uint8", (None, SEALED_BYTES))}),
+    # the reply to `train` under masks
+    "train.masked": Schema(arrays="masked"),
+    # one share of each site
+    "query.unmask": Schema(fixed={"shares": Layout("uint8", (None, SHARE_BYTES))}),
 }
+
+MASKED = "masked"
+MASKED_BESIDE = 3
+"""What is masked beside the model: the loss, its weight, and the model's weight."""
 
 
 TOO_FEW = f"fewer than {DEFAULT_MINIMUM} training patients"
@@ -132,8 +157,11 @@ def check(action: str, parcel: Parcel, sent: Mapping[str, np.ndarray]) -> None:
         _model(action, parcel.arrays, sent)
     elif schema.arrays == "sketches":
         _sketches(action, parcel.arrays)
+    elif schema.arrays == "masked":
+        length = MASKED_BESIDE + sum(array.size for array in sent.values())
+        _fixed(action, parcel.arrays, {MASKED: Layout("uint64", (length,))})
     else:
-        _names(action, "array", set(parcel.arrays), frozenset())
+        _fixed(action, parcel.arrays, schema.fixed)
 
 
 def _names(action: str, kind: str, found: set[str], expected: frozenset[str]) -> None:
@@ -167,6 +195,18 @@ def _model(action: str, arrays: Mapping[str, np.ndarray], sent: Mapping[str, np.
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ReleaseError(
                 f"'{action}' would send the array '{name}' with NaN or infinity; expected finite numbers"
+            )
+
+
+def _fixed(action: str, arrays: Mapping[str, np.ndarray], layouts: Mapping[str, Layout]) -> None:
+    _names(action, "array", set(arrays), frozenset(layouts))
+    for name, (dtype, shape) in layouts.items():
+        found = arrays[name]
+        fits = found.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, found.shape, strict=True))
+        if found.dtype != dtype or not fits:
+            wanted = ", ".join("any" if n is None else str(n) for n in shape)
+            raise ReleaseError(
+                f"'{action}' would send the array '{name}' as {found.dtype} {found.shape}; expected {dtype} ({wanted})"
             )
 
 

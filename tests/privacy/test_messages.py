@@ -97,3 +97,33 @@ def test_every_schema_refuses_an_array_it_does_not_name() -> None:
 
 def test_counts_below_the_minimum_are_told_as_none() -> None:
     assert [released(count) for count in (0, 1, 9, 10, 11)] == [0, 0, 0, 10, 11]
+
+
+MASKED = {"masked": np.zeros(4 + 3, np.uint64)}
+
+
+@pytest.mark.parametrize(
+    ("action", "arrays"),
+    [
+        ("query.advertise", {"keys": np.zeros(64, np.uint8)}),
+        ("query.share", {"sealed": np.zeros((5, 82), np.uint8)}),
+        ("train.masked", MASKED),
+        ("query.unmask", {"shares": np.zeros((6, 33), np.uint8)}),
+    ],
+)
+def test_secure_aggregation_sends_one_array_of_a_fixed_kind(action: str, arrays: dict[str, np.ndarray]) -> None:
+    check(action, Parcel(arrays=arrays), MODEL)
+    ((name, array),) = arrays.items()
+    longer = np.zeros((*array.shape[:-1], array.shape[-1] + 1), array.dtype)
+    for wrong in (
+        {},
+        {name: array.astype(np.float64)},
+        {name: array[None]},
+        {name: longer},
+        {**arrays, "weight": MODEL["weight"]},
+    ):
+        with pytest.raises(ReleaseError):
+            check(action, Parcel(arrays=wrong), MODEL)
+    for told in ({"numbers": {"num-examples": 40}}, {"texts": {"site": "a"}}):
+        with pytest.raises(ReleaseError):
+            check(action, Parcel(arrays=arrays, **told), MODEL)

@@ -84,6 +84,7 @@ def _requests() -> dict[str, FederationRequest]:
         "half of the sites": ask("logistic", "fedavg", fraction=0.5, rounds=3),
         "a class of the user's": ask("logistic", "mylab_engines:Damped"),
         "with privacy": ask("logistic", "scaffold", settings=None, privacy=Terms(epsilon=30, noise="seeded")),
+        "sums only": ask("mlp", "fedadam", secure_aggregation=True),
         "a start of its own": ask("logistic", "mylab_engines:OwnStart"),
     }
 

@@ -56,6 +56,7 @@ KILLED: dict[str, dict[str, Any]] = {
         "settings": None,
         "privacy": Terms(epsilon=30, noise="seeded"),
     },
+    "masks that have to be the same again": {"model": "logistic", "strategy": "fedavg", "secure_aggregation": True},
     "a start of its own": {"model": "logistic", "strategy": "mylab_start:OwnStart"},
     **{
         what: {"model": "logistic", "strategy": name}

@@ -22,6 +22,8 @@ from fedcore.models import model
 from fedcore.samples import SiteSamples
 from privacy.releases.messages import SCHEMAS
 
+SECURE = {"query.advertise", "query.share", "train.masked", "query.unmask"}
+
 TINY = 37
 """Samples of the tiny site: a length no model, grid or text of it has."""
 
@@ -59,19 +61,19 @@ def _values(content: RecordDict) -> Iterator[np.ndarray]:
         yield from (np.asarray(value) for value in numbers.values())
 
 
-@pytest.mark.parametrize("model", ["logistic", "gru"])
+@pytest.mark.parametrize(("model", "secure"), [("logistic", False), ("gru", False), ("logistic", True)])
 def test_nothing_like_a_row_an_id_or_a_date_leaves(
-    model: str, tiny: SiteSamples, make_hospital: Any, left: list[tuple[str, RecordDict]]
+    model: str, secure: bool, tiny: SiteSamples, make_hospital: Any, left: list[tuple[str, RecordDict]]
 ) -> None:
-    run_federation(
-        [tiny, make_hospital("other", n=300, d=5)], FederationRequest(model=model, strategy="fedavg", rounds=2)
-    )
-    assert {action for action, _ in left} == set(SCHEMAS)
-    lengths = {len(tiny), *(int((tiny.split == split).sum()) for split in set(tiny.split.tolist()))} - {1, 5}
+    others = [make_hospital(name, n=300, d=5) for name in ("other", "third")[: 1 + secure]]
+    request = FederationRequest(model=model, strategy="fedavg", rounds=2, secure_aggregation=secure)
+    run_federation([tiny, *others], request)
+    assert {action for action, _ in left} == set(SCHEMAS) - ({"train"} if secure else SECURE)
+    lengths = {len(tiny), *(int((tiny.split == split).sum()) for split in set(tiny.split.tolist()))} - {1, 2, 3, 5}
     days = tiny.prediction_time.astype("datetime64[D]")
     for action, content in left:
         texts = {str(value) for record in content.config_records.values() for value in record.values()}
-        assert texts <= {"tiny", "other"}, action
+        assert texts <= {"tiny", "other", "third"}, action
         for value in _values(content):
             assert not lengths & set(value.shape), action
             numbers = set(np.ravel(value).tolist())
