@@ -41,7 +41,8 @@ class Number:
 class Row:
     """One line.
 
-    `epsilon`: the budget of patient-level privacy; None for no noise. `faults`: what went wrong on purpose, by its
+    `epsilon`: the budget of patient-level privacy; None for no noise. `secure_aggregation`: only sums of models were
+    learnt. `faults`: what went wrong on purpose, by its
     name; None for nothing. `sites`: for `worst-site`, the sites that were worst by any metric and seed, by name; for
     `site` and `external`, the one site. `patients`: how many were scored, seed by seed; a strategy without a model for
     some hospitals has fewer than others, with which it cannot be compared.
@@ -51,6 +52,7 @@ class Row:
     model: str
     strategy: str
     epsilon: float | None
+    secure_aggregation: bool
     faults: str | None
     scope: ScopeKind
     sites: tuple[str, ...]
@@ -110,6 +112,7 @@ def _row(records: Sequence[Record], columns: Sequence[str], scope: ScopeKind, si
         model=spec.model.name,
         strategy=spec.strategy.name,
         epsilon=spec.privacy.epsilon if spec.privacy else None,
+        secure_aggregation=spec.privacy is not None and spec.privacy.secure_aggregation,
         faults=spec.federation.faults.name if spec.federation.faults else None,
         scope=scope,
         sites=tuple(sorted(site for site in named if site is not None)),

@@ -20,6 +20,7 @@ from fedcore.learner import Setting
 from fedcore.models import model as models
 from fedcore.models.model import ModelSpec
 from fedcore.options import check_bounds
+from fedcore.plan import refuse_single
 from fedcore.plugin import is_plugin
 from fedcore.protocols import protocol as protocols
 from fedcore.rule import Roster
@@ -40,6 +41,7 @@ from leaderboard.spec import (
     TunePlan,
 )
 from leaderboard.store import Found, Store
+from privacy.secagg.sizes import FEWEST
 from privacy.terms import Terms
 from sites.errors import InputError
 from sites.site import Site
@@ -70,6 +72,7 @@ class Cell:
         s = self.spec
         faults = f" under {s.federation.faults.name}" if s.federation.faults else ""
         private = f" at epsilon {s.privacy.epsilon:g}" if s.privacy and s.privacy.epsilon else ""
+        private += " summed securely" if s.privacy and s.privacy.secure_aggregation else ""
         left_out = f" without {self.left_out}" if self.left_out else ""
         return f"{s.task.name} {s.model.name} {s.strategy.name}{private}{faults}{left_out} seed {s.seed}"
 
@@ -212,6 +215,7 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
                 raise InputError(f"suite {suite.name} has no {kind} {name!r}; it has: {', '.join(there)}")
     _refuse_unscored(suite)
     _refuse_unprotected(suite, [pair for pair in in_suite if choice.allows(*pair)])
+    _refuse_single(suite, sorted(pair for pair in in_suite if choice.allows(*pair)))
     if not any(choice.allows(model, name) for model, name in in_suite):
         raise InputError(f"suite {suite.name}: --only leaves no cell; no model in it goes with such a strategy")
     for task in suite.tasks:
@@ -293,9 +297,11 @@ def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
                     }
                 for fault, plan in axis.items():
                     if budget is None:
-                        yield _Asked(entry, name, config, tune, _axis(fault, plan))
+                        secure = _privacy(None) if suite.secure_aggregation and not anchor else None
+                        yield _Asked(entry, name, config, tune, _axis(fault, plan), secure)
                     else:
-                        yield _Asked(entry, name, private, None, _axis(fault, plan), _privacy(budget))
+                        noised = _privacy(budget, secure=suite.secure_aggregation)
+                        yield _Asked(entry, name, private, None, _axis(fault, plan), noised)
 
 
 def _refuse_unscored(suite: SuiteSpec) -> None:
@@ -328,15 +334,42 @@ def _refuse_unprotected(suite: SuiteSpec, pairs: Sequence[tuple[str, str]]) -> N
         )
 
 
+def _refuse_single(suite: SuiteSpec, pairs: Sequence[tuple[str, str]]) -> None:
+    """See that secure aggregation serves each federated strategy, and what goes wrong on purpose, if it is asked for.
+
+    Raises:
+        InputError: it does not, or there is nothing to sum.
+    """
+    if not suite.secure_aggregation:
+        return
+    federated = [name for _, name in pairs if name not in strategies.ANCHORS]
+    if pairs and not federated:
+        raise InputError(f"suite {suite.name}: anchors are no federations and sum nothing; expected fedavg or the like")
+    try:
+        for name in federated:
+            for plan in suite.faults.values() or (None,):
+                refuse_single(name, strategies.load(_meant(suite, "strategy", name)), plan)
+    except InputError as error:
+        raise InputError(f"suite {suite.name}: {error}") from None
+
+
 def unprotected(model: ModelSpec, strategy: StrategySpec) -> bool:
     """Whether the two cannot be trained with patient-level privacy yet."""
     return model.private is None or not strategy.private or strategy.lacks(model) is not None
 
 
-def _privacy(budget: float) -> PrivacyPlan:
+def _privacy(budget: float | None, *, secure: bool = True) -> PrivacyPlan:
+    """What is promised: patients' privacy within a budget, or without one that no site's model is seen by itself."""
+    if budget is None:
+        return PrivacyPlan(mechanism="secure aggregation", unit="site", secure_aggregation=secure)
     share = Terms(epsilon=budget).statistics
     return PrivacyPlan(
-        mechanism="DP-SGD", unit="patient", epsilon=budget, accountant="pld", budget={"statistics": share}
+        mechanism="DP-SGD",
+        unit="patient",
+        epsilon=budget,
+        accountant="pld",
+        secure_aggregation=secure,
+        budget={"statistics": share},
     )
 
 
@@ -402,6 +435,12 @@ def make_plan(
     cells: dict[str, Cell] = {}
     found = store.by_cell()
     for left_out, cast in _casts(sites, leave_one_out=leave_one_out):
+        training = [site.name for site in cast if not site.external]
+        if suite.secure_aggregation and len(training) < FEWEST:
+            raise InputError(
+                f"suite {suite.name}: secure aggregation needs {FEWEST} training sites; found {len(training)} "
+                f"({', '.join(training)})"
+            )
         refs = _site_refs(cast, policies or {})
         for task in (load_task(name) for name in suite.tasks):
             for line in asked:

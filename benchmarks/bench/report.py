@@ -39,6 +39,7 @@ def run_report(suite: SuiteSpec, out: Path, finished: Sequence[Finished]) -> Run
                 model=one.record.spec.model.name,
                 strategy=one.record.spec.strategy.name,
                 epsilon=one.record.spec.privacy.epsilon if one.record.spec.privacy else None,
+                secure_aggregation=_secured(one.record),
                 faults=one.record.spec.federation.faults.name if one.record.spec.federation.faults else None,
                 left_out=one.cell.left_out,
                 seed=one.record.spec.seed,
@@ -54,6 +55,10 @@ def run_report(suite: SuiteSpec, out: Path, finished: Sequence[Finished]) -> Run
     )
 
 
+def _secured(record: Record) -> bool:
+    return record.spec.privacy is not None and record.spec.privacy.secure_aggregation
+
+
 def _skipped(records: Sequence[Record]) -> dict[str, str]:
     """Sites that took no part in some cell, or none in its training, and why."""
     untrained = {s.name: f"not trained on: {s.reason}" for r in records if r.training for s in r.training.skipped}
@@ -66,6 +71,7 @@ def _row(row: Row) -> SummaryRow:
         model=row.model,
         strategy=row.strategy,
         epsilon=row.epsilon,
+        secure_aggregation=row.secure_aggregation,
         faults=row.faults,
         scope=row.scope,
         sites=row.sites,

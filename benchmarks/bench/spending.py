@@ -27,7 +27,7 @@ def planned(cells: Sequence[Cell], sites: Sequence[Site], policies: Policies) ->
     Raises:
         InputError: no cell is asked with a budget.
     """
-    private = [cell for cell in cells if cell.spec.privacy is not None]
+    private = [cell for cell in cells if cell.spec.privacy and cell.spec.privacy.epsilon]
     if not private:
         raise InputError("no cell of this plan has a budget of epsilon; give one with --epsilon")
     for cell in private:

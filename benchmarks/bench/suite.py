@@ -80,6 +80,7 @@ class SuiteSpec(BaseModel):
         tune: Equal tuning budgets; none: each model's own few settings.
         faults: What goes wrong on purpose, by name, none for nothing: each federated cell runs under each.
         epsilon: Budgets of patient-level privacy under each of which each federated cell runs; none for no noise.
+        secure_aggregation: Whether the coordinator of a federated cell learns sums of the sites' models only.
         min_sites: So many sites have to answer in a round.
         fraction: The share of the sites that is asked in a round.
         protocol: Another body of rules for data, models and strategies (`fedcore.protocols`).
@@ -99,6 +100,7 @@ class SuiteSpec(BaseModel):
     tune: Tune | None = None
     faults: dict[str, FaultPlan | None] = {}
     epsilon: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, ...] = ()
+    secure_aggregation: bool = False
     min_sites: Annotated[int, Field(ge=1)] = 1
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     protocol: str | None = None

@@ -61,6 +61,7 @@ RELEASED = {
     "query.site": "counts of training samples and tuning patients, with and without the event",
     "query.statistics": "feature statistics",
     "train": "model updates with what their strategy sends beside them, steps made and training losses",
+    "train.masked": "model updates under masks: none was seen by itself, their sums over sites were learnt",
     "evaluate": "tuning losses",
 }
 """What a site sends in answer to an action."""
@@ -74,6 +75,7 @@ class Trained(BaseModel):
     data: Data
     training: Training
     releases: tuple[Release, ...]
+    checks: tuple[Check, ...] = ()
     privacy: tuple[SitePrivacy, ...] = ()
     policies: tuple[Check, ...] = ()
     bytes_up: int
@@ -214,6 +216,7 @@ def predict(
             training=_training(result, spec),
             policies=told(policies, (*refused, *at_the_site)),
             releases=_releases(spec, served, result),
+            checks=_checks(result),
             privacy=_privacy(result, request),
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
@@ -263,7 +266,7 @@ def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
             f"strategy '{spec.strategy.name}' draws its noise from the cell's seed, which hides nothing; it runs on "
             "simulated and open data only"
         )
-    if spec.privacy is not None:
+    if spec.privacy is not None and spec.privacy.epsilon is not None:
         noise = "cryptographic" if real else "seeded"
         terms = {"epsilon": spec.privacy.epsilon, "delta": spec.privacy.delta, "noise": noise}
         terms |= spec.privacy.budget
@@ -278,6 +281,7 @@ def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
         "fraction": spec.federation.fraction,
         "faults": spec.federation.faults.plan if spec.federation.faults else None,
         "privacy": terms,
+        "secure_aggregation": spec.privacy is not None and spec.privacy.secure_aggregation,
         "protocol": spec.federation.protocol,
         "engine": engine,
     }
@@ -350,13 +354,15 @@ def _releases(spec: Spec, served: Sequence[Prepared], result: FederationResult) 
     Without a privacy mechanism all of it is without noise.
     """
     reason = "no privacy mechanism was asked for in this cell"
+    if result.secured is not None:
+        reason = "no noise was asked for in this cell; single model updates did not leave unmasked"
     names = [one.samples.site for one in served if not one.samples.external]
     if spec.strategy.name == "external":
         alone = "model that the site trained alone"
         return tuple(Release(what=alone, where=name, public=reason) for name in names if name in result.answered)
     if spec.strategy.name in ANCHORS:
         return ()
-    if spec.privacy is not None:
+    if result.ledgers:
         return tuple(one for name in names for one in _private_releases(name, result))
     return tuple(
         Release(what=what, where=name, public=reason)
@@ -364,6 +370,19 @@ def _releases(spec: Spec, served: Sequence[Prepared], result: FederationResult) 
         for action, what in RELEASED.items()
         if action in result.answered.get(name, ())
     )
+
+
+def _checks(result: FederationResult) -> tuple[Check, ...]:
+    """Whether sums were learnt of enough sites, where models were summed securely, and what that took."""
+    done = result.secured
+    if done is None:
+        return ()
+    detail = (
+        f"{done.sums} sums by double masking, each over {done.fewest} sites or more, with a threshold of "
+        f"{done.threshold} or more; no single model update left its site unmasked; {done.bytes_up} bytes up and "
+        f"{done.bytes_down} down in its four stages"
+    )
+    return (Check(name="secure aggregation", passed=done.fewest >= done.threshold, detail=detail),)
 
 
 def _private_releases(site: str, result: FederationResult) -> Iterator[Release]:

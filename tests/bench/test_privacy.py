@@ -99,7 +99,7 @@ def test_noise_on_real_patients_is_always_cryptographic(
         model=SimpleNamespace(name="logistic", config={}),
         strategy=SimpleNamespace(name="fedavg"),
         federation=SimpleNamespace(rounds=None, min_sites=1, fraction=1.0, faults=None, protocol=None),
-        privacy=SimpleNamespace(epsilon=4.0, delta=None, budget={"statistics": 0.15}),
+        privacy=SimpleNamespace(epsilon=4.0, delta=None, budget={"statistics": 0.15}, secure_aggregation=False),
         tune=None,
         seed=0,
     )

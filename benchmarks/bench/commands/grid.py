@@ -53,6 +53,10 @@ PolicyFile = Annotated[
     list[str] | None,
     typer.Option("--policy", help="NAME=FILE: what the hospital of that site allows; FILE: of all sites; several."),
 ]
+Secure = Annotated[
+    bool,
+    typer.Option("--secure-aggregation", help="Coordinators learn sums of the sites' models only. Anchors stay."),
+]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")]
 
 
@@ -67,6 +71,7 @@ class PlannedCell(output.Report):
     model: str
     strategy: str
     epsilon: float | None
+    secure_aggregation: bool
     faults: str | None
     left_out: str | None
     seed: int
@@ -93,6 +98,7 @@ class FinishedCell(output.Report):
     model: str
     strategy: str
     epsilon: float | None
+    secure_aggregation: bool
     faults: str | None
     left_out: str | None
     seed: int
@@ -124,6 +130,7 @@ class SummaryRow(output.Report):
     model: str
     strategy: str
     epsilon: float | None
+    secure_aggregation: bool
     faults: str | None
     scope: str
     sites: tuple[str, ...]
@@ -157,6 +164,7 @@ def plan(
     faults: FaultFile = None,
     epsilon: Epsilon = None,
     policy: PolicyFile = None,
+    secure_aggregation: Secure = False,
     out: Out = DEFAULT_OUT,
     jobs: Jobs = None,
     json_: Json = False,
@@ -166,7 +174,20 @@ def plan(
     from leaderboard.store import Store
 
     asked = Asked(
-        suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults, epsilon, policy
+        suite,
+        site,
+        external,
+        task,
+        only,
+        seeds,
+        rounds,
+        model,
+        strategy,
+        leave_one_site_out,
+        faults,
+        epsilon,
+        policy,
+        secure_aggregation,
     )
     cells, sites, loaded = cells_of(asked, out, quiet=json_)
     pending = [cell for cell in cells if cell.found is None]
@@ -182,6 +203,7 @@ def plan(
                 model=s.model.name,
                 strategy=s.strategy.name,
                 epsilon=s.privacy.epsilon if s.privacy else None,
+                secure_aggregation=s.privacy is not None and s.privacy.secure_aggregation,
                 faults=s.federation.faults.name if s.federation.faults else None,
                 left_out=cell.left_out,
                 seed=s.seed,
@@ -220,6 +242,7 @@ def run(
     faults: FaultFile = None,
     epsilon: Epsilon = None,
     policy: PolicyFile = None,
+    secure_aggregation: Secure = False,
     engine: Annotated[Engine, typer.Option("--engine", help="Where a federation runs; the result is the same.")] = (
         Engine.inline
     ),
@@ -241,7 +264,20 @@ def run(
 
     os.environ[DEVICE] = device.value
     asked = Asked(
-        suite, site, external, task, only, seeds, rounds, model, strategy, leave_one_site_out, faults, epsilon, policy
+        suite,
+        site,
+        external,
+        task,
+        only,
+        seeds,
+        rounds,
+        model,
+        strategy,
+        leave_one_site_out,
+        faults,
+        epsilon,
+        policy,
+        secure_aggregation,
     )
     cells, sites, loaded = cells_of(asked, out, quiet=json_)
     finished = run_cells(
@@ -281,10 +317,11 @@ def run(
 
 
 def varied(cell: PlannedCell | FinishedCell | SummaryRow) -> str:
-    """The strategy, with its privacy budget, the faults it runs under and the site it leaves out."""
+    """The strategy, with its privacy, the faults it runs under and the site it leaves out."""
     private = f" at epsilon {cell.epsilon:g}" if cell.epsilon else ""
     under = f" under {cell.faults}" if cell.faults else ""
     left_out = None if isinstance(cell, SummaryRow) else cell.left_out
+    private += " summed securely" if cell.secure_aggregation else ""
     return f"{cell.strategy}{private}{under}" + (f" without {left_out}" if left_out else "")
 
 
@@ -309,6 +346,7 @@ class Asked:
     faults: Path | None = None
     epsilon: Sequence[float] | None = None
     policy: Sequence[str] | None = None
+    secure_aggregation: bool = False
 
 
 def cells_of(asked: Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[Any], Any]:
@@ -333,6 +371,8 @@ def cells_of(asked: Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[A
             raise InputError(f"--epsilon: found {budget:g}, expected a number above 0")
     if asked.epsilon:
         changes["epsilon"] = tuple(dict.fromkeys(asked.epsilon))
+    if asked.secure_aggregation:
+        changes["secure_aggregation"] = True
     if asked.rounds:
         changes["rounds"] = asked.rounds
     faults = FaultPlan.load(asked.faults) if asked.faults else None
