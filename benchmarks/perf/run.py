@@ -18,6 +18,7 @@ import grids
 import ingest
 import private
 import rivals
+import sums
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "performance.md"
@@ -29,6 +30,7 @@ LINES: Mapping[str, Callable[[dict[str, Any]], list[str]]] = {
     "training": rivals.lines,
     "grid": grids.lines,
     "privacy": private.lines,
+    "sums": sums.lines,
 }
 
 
@@ -48,6 +50,7 @@ def main() -> None:
             "training": lambda: rivals.section(folder, home),
             "grid": lambda: grids.section(folder, home),
             "privacy": lambda: private.section(folder, home),
+            "sums": lambda: sums.section(folder, home),
         }
         for kind in options.only or LINES:
             report[kind] = {**measure[kind](), **_where()}
