@@ -51,3 +51,17 @@ def test_a_perceptron_has_about_the_parameters_that_it_is_asked_for():
     for wanted in (100, 10_000, 1_000_000):
         network = Perceptron(13, hidden_for(wanted, 13))
         assert sum(value.numel() for value in network.parameters()) == pytest.approx(wanted, rel=0.06)
+
+
+def test_both_secure_sums_come_to_the_mean():
+    import sums
+
+    sites = sums.Sites(500, 4)
+    with sums._task():
+        for make, within in ((sums.ours, 1e-9), (sums.flower, 2e-5)):
+            add_up, counted = make(sites)
+            for _ in range(2):
+                assert np.abs(add_up() - sites.mean).max() < within
+            assert counted()["up"] > 4 * 500 * 8
+    for bits, within in ((64, 1e-12), (32, 1e-6)):
+        assert np.abs(sums.protocol(sites, bits) - sites.mean).max() < within
