@@ -259,9 +259,28 @@ def test_shares_open_only_for_whom_and_in_the_round_in_which_they_were_sealed() 
     mine = one.delivered["site0"]
     swapped = {**mine, "site1": mine["site2"], "site2": mine["site1"]}
     of_another = {**mine, "site1": one.delivered["site2"]["site1"]}
-    for sealed in (swapped, of_another, other.delivered["site0"], {**mine, "site1": bytes(SEALED_BYTES)}):
+    reflected = {**mine, "site1": one.sealed["site0"]["site1"]}
+    foreign = other.delivered["site0"]
+    for sealed in (swapped, of_another, reflected, foreign, {**mine, "site1": bytes(SEALED_BYTES)}):
         with pytest.raises(ReleaseError, match="not sealed for this site in this round"):
             Participant.from_json(one.states["site0"]).mask(sealed, one.vectors["site0"])
+
+
+def test_no_two_purposes_have_one_key() -> None:
+    """Of one secret: another round, sender or receiver has another key, so that none seals two messages."""
+    secret, bound = b"s" * 32, b"b" * 32
+    sealed = keys.sealed(secret, bound, "a", "b", b"content")
+    assert keys.opened(secret, bound, "a", "b", sealed) == b"content"
+    for other in ((b"c" * 32, "a", "b"), (bound, "b", "a"), (bound, "ab", ""), (bound, "a", "c")):
+        with pytest.raises(ValueError, match="does not open"):
+            keys.opened(secret, *other, sealed)
+    one, two = keys.Pair(b"1" * 32), keys.Pair(b"2" * 32)
+    key = keys.mask_key(one, two.public, bound)
+    assert key == keys.mask_key(two, one.public, bound) != keys.mask_key(one, two.public, b"c" * 32)
+    assert keys.binding(b"1", 3, {"a": b"k"}) not in (
+        keys.binding(b"1", 4, {"a": b"k"}),
+        keys.binding(b"", 3, {"a": b"k"}),
+    )
 
 
 def test_sites_that_were_shown_different_rosters_do_not_open_each_others_shares() -> None:
