@@ -12,7 +12,8 @@ With `threshold` shares of each the coordinator takes the masks off the sum, and
 secrets of a site can read its vector, and no honest site tells of both. It answers a stage once: asked the same again
 it says the same, asked anything else it refuses. All its secrets of a round follow from 32 random bytes of that round.
 
-A threshold of more than half of the sites keeps a coordinator from asking one half for seeds and the other for keys.
+A threshold of more than half of the sites keeps a coordinator from asking one half for a site's seed and the other for
+its key. It does not make one that lies harmless: keys are unsigned, and sites do not compare their lists of who stayed.
 """
 
 import hashlib
