@@ -14,10 +14,12 @@ from fedcore.engines.inline import InlineGrid
 from fedcore.engines.parcels import parcel
 from fedcore.faults.plan import FaultPlan
 from fedcore.federation import FederationError, FederationRequest, FederationResult, run_federation
+from fedcore.guard import Guard, Named
 from fedcore.samples import SiteSamples
 from fedcore.secure import SECURE
 from fedcore.strategies import strategy
 from fedcore.strategies.strategy import ANCHORS
+from privacy.policy import Policy
 from privacy.releases.messages import Parcel
 from privacy.terms import Terms
 from sites.errors import InputError
@@ -309,3 +311,19 @@ def test_of_two_equal_federations_the_coordinator_sees_nothing_alike_but_the_sum
     assert one.arrays["weight"].tobytes() == two.arrays["weight"].tobytes()
     for site in NAMES:
         assert not (before[site] == after[site]).any()
+
+
+def test_a_hospital_that_wants_sums_only_takes_part_in_them_and_in_nothing_else(sites: list[SiteSamples]) -> None:
+    policy = Policy.parse({"secure_aggregation": "required"}, "mercy.yaml")
+    guards = {"site0": Guard(policy, "mercy.yaml", "suite", Named("task", "0" * 64))}
+    plain, secured = (
+        run_federation(
+            sites,
+            FederationRequest(model="logistic", strategy="fedavg", rounds=2, secure_aggregation=secure, seed=1),
+            guards=guards,
+        )
+        for secure in (False, True)
+    )
+    assert {report.answered for report in plain.rounds} == {5}
+    assert {report.answered for report in secured.rounds} == {6}
+    assert (plain.refused, secured.refused) == ({"site0"}, frozenset())
