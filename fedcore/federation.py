@@ -20,6 +20,7 @@ from flwr.app import Context
 from fedcore.checkpoint import SITES, journal
 from fedcore.client import Desk, client_app, ledgers_of
 from fedcore.engines import inline
+from fedcore.engines.grid import Passed
 from fedcore.errors import CheckpointError, FederationError, StorageError
 from fedcore.guard import Guard, Proposal
 from fedcore.learners.device import device
@@ -41,6 +42,7 @@ __all__ = [
     "FederationError",
     "FederationRequest",
     "FederationResult",
+    "Passed",
     "StorageError",
     "run_federation",
 ]
@@ -78,6 +80,7 @@ def run_federation(
     ledgers: Path | None = None,
     guards: Mapping[str, Guard] | None = None,
     on_round: Callable[[RoundReport], None] | None = None,
+    watch: Callable[[Passed], None] | None = None,
 ) -> FederationResult:
     """Train a model over sites and predict with it.
 
@@ -94,6 +97,8 @@ def run_federation(
             spends from what is left. None: they lie in the checkpoint.
         guards: by site, what its hospital's policy allows. A site that refuses is left out, of scoring too.
         on_round: hears of each round as it ends.
+        watch: hears of each site's training what passes the coordinator, and no more; such a federation runs in
+            process, whatever was asked for.
 
     Raises:
         FederationError: nothing could be trained; one sentence.
@@ -114,7 +119,7 @@ def run_federation(
     rules = None if request.protocol is None else protocol.load(request.protocol)
     if plan.faults is not None:
         plan.faults.check([site.site for site in ordered], "faults", trees=plan.model.kind == "trees")
-    run = _Run(request, plan, folder, ledgers, guards or {}, on_round or (lambda _: None))
+    run = _Run(request, plan, folder, ledgers, guards or {}, on_round or (lambda _: None), watch)
     with _one_thread():
         if request.strategy in ANCHORS:
             refused = _refused(run, training)
@@ -129,6 +134,9 @@ def run_federation(
             else:
                 result = _alone(run, training, ordered)
             return replace(result, skipped={**result.skipped, **refused}, refused=frozenset(refused))
+        if plan.faults is not None:
+            drawn = plan.faults.draw(plan.seed, [site.site for site in training])
+            training = [drawn.poisoned(site) for site in training]
         return _train(run, training, ordered)
 
 
@@ -142,6 +150,7 @@ class _Run:
     ledgers: Path | None
     guards: Mapping[str, Guard]
     on_round: OnRound
+    watch: Callable[[Passed], None] | None
 
 
 def _refused(run: _Run, training: Sequence[SiteSamples]) -> dict[str, str]:
@@ -211,7 +220,8 @@ def _train(run: _Run, training: Sequence[SiteSamples], scored: Sequence[SiteSamp
     """A federation of `training`, in order, and its predictions for `scored`."""
     memories = None if run.folder is None else run.folder / SITES
     ledgers: Mapping[str, Ledger]
-    engine: Engine = "simulation" if run.request.engine == "simulation" and len(training) > 1 else "inline"
+    elsewhere = run.request.engine == "simulation" and len(training) > 1 and run.watch is None
+    engine: Engine = "simulation" if elsewhere else "inline"
     if engine == "simulation":
         from fedcore.engines import simulation
 
@@ -247,7 +257,7 @@ def _in_process(
         return desks[int(str(context.node_config["partition-id"]))]
 
     with journal(run.folder, run.request, training) as answered:
-        server = server_app(run.plan, outcomes.append, run.on_round, answered)
+        server = server_app(run.plan, outcomes.append, run.on_round, answered, run.watch)
         inline.run(server, client_app(open_desk), len(training))
     serving = [desk for desk in desks if desk.samples.site not in outcomes[0].refused]
     return outcomes[0], {desk.samples.site: desk.memory for desk in desks}, ledgers_of(serving)

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedcore.engines.grid import Dropped, SiteGrid
+from fedcore.engines.grid import Dropped, Passed, SiteGrid
 from fedcore.engines.journal import Journal
 from fedcore.engines.parcels import parcel
 from fedcore.engines.secured import Secured, SecuredSums
@@ -78,7 +78,11 @@ class Outcome:
 
 
 def server_app(
-    plan: Plan, deliver: Callable[[Outcome], None], on_round: OnRound, journal: Journal | None = None
+    plan: Plan,
+    deliver: Callable[[Outcome], None],
+    on_round: OnRound,
+    journal: Journal | None = None,
+    watch: Callable[[Passed], None] | None = None,
 ) -> ServerApp:
     """The coordinator's app.
 
@@ -87,18 +91,24 @@ def server_app(
         deliver: gets the outcome.
         on_round: hears of each round as it ends.
         journal: the checkpoint to go on from.
+        watch: hears of each site's training, as the coordinator does.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        deliver(federate(grid, plan, on_round, journal))
+        deliver(federate(grid, plan, on_round, journal, watch=watch))
 
     return app
 
 
 def federate(
-    inner: Grid, plan: Plan, on_round: OnRound, journal: Journal | None = None, federation: str = "000"
+    inner: Grid,
+    plan: Plan,
+    on_round: OnRound,
+    journal: Journal | None = None,
+    federation: str = "000",
+    watch: Callable[[Passed], None] | None = None,
 ) -> Outcome:
     """Run a federation from introduction to result.
 
@@ -108,6 +118,7 @@ def federate(
         on_round: hears of each round as it ends.
         journal: the checkpoint to go on from.
         federation: a name for it, where several run over one Grid.
+        watch: hears of each site's training, as the coordinator does.
 
     Raises:
         FederationError: no setting came to a model.
@@ -115,7 +126,7 @@ def federate(
         sites.errors.InputError: too few sites can train, or their sketches leave nothing to learn from.
     """
     proposal = Proposal.of_plan(plan).texts()
-    grid = SiteGrid(inner, federation=federation, journal=journal, proposal=proposal)
+    grid = SiteGrid(inner, federation=federation, journal=journal, proposal=proposal, watch=watch)
     skipped = {
         site: grid.refused.get(site, TOO_FEW)
         for site in grid.sites

@@ -88,6 +88,20 @@ class TunePlan(Block):
     settings: Many[dict[str, JsonValue]] = ()
 
 
+class AttackPlan(Block):
+    """Which attacks the federation is put to, by name.
+
+    `game`: a coin decides of each training patient whether they are trained on, so that the others are non-members
+    like them; false: all are. `patients`: at most so many candidates a site. `shadows`: federations that
+    an attacker trains for comparison.
+    """
+
+    kinds: Many[Name] = Field(min_length=1)
+    game: bool = False
+    patients: Count | None = None
+    shadows: Count = 0
+
+
 class EvaluationPlan(Block):
     """What is computed from the predictions: `b` bootstrap replicates, intervals at `level`.
 
@@ -111,6 +125,7 @@ class Spec(Block):
     federation: FederationPlan
     privacy: PrivacyPlan | None = None
     tune: TunePlan | None = None
+    attack: AttackPlan | None = None
     evaluation: EvaluationPlan
     seed: Count
     split_seed: Count
@@ -136,5 +151,7 @@ def training_id(spec: Spec) -> str:
 
 def _hash(spec: Spec, leave_out: frozenset[str]) -> str:
     body = {name: getattr(spec, name) for name in type(spec).model_fields if name not in leave_out}
+    if spec.attack is None:  # what was asked before there were attacks is the same question today
+        body.pop("attack", None)
     body["sites"] = sorted(spec.sites, key=lambda site: site.name)
     return sha256_of(body)

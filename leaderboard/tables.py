@@ -14,6 +14,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from leaderboard.canonical import sha256_of
 from leaderboard.metric import Metric, ScopeKind
 from leaderboard.record import Record
@@ -41,6 +43,7 @@ class Number:
 class Row:
     """One line.
 
+    `config`: the model's hyperparameters that are not the declared ones.
     `epsilon`: the budget of patient-level privacy; None for no noise. `secure_aggregation`: only sums of models were
     learnt. `faults`: what went wrong on purpose, by its
     name; None for nothing. `sites`: for `worst-site`, the sites that were worst by any metric and seed, by name; for
@@ -50,6 +53,7 @@ class Row:
 
     task: str
     model: str
+    config: Mapping[str, JsonValue]
     strategy: str
     epsilon: float | None
     secure_aggregation: bool
@@ -110,6 +114,7 @@ def _row(records: Sequence[Record], columns: Sequence[str], scope: ScopeKind, si
     return Row(
         task=spec.task.name,
         model=spec.model.name,
+        config=spec.model.config,
         strategy=spec.strategy.name,
         epsilon=spec.privacy.epsilon if spec.privacy else None,
         secure_aggregation=spec.privacy is not None and spec.privacy.secure_aggregation,

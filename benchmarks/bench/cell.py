@@ -91,6 +91,11 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         seed=spec.seed,
         small_groups=spec.evaluation.small_groups,
     )
+    if spec.attack is not None:
+        from bench.attacks.attack import SCORES, attacked
+        from bench.attacks.scene import scene_of
+
+        metrics += attacked(scene_of(spec, piece.task, sites, predicted), predicted.predictions.parent / SCORES)
     return seal(
         spec=spec,
         status="ok",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from bench import tuning
+from bench.attacks import attack as attacks
 from bench.code import ORACLE, training_code
 from bench.modes import CacheMode, Rerun
 from bench.policies import Policies
@@ -30,6 +31,7 @@ from fedcore.task import Task, load_task
 from leaderboard.evaluators import registry as metrics
 from leaderboard.record import Spec, cell_id
 from leaderboard.spec import (
+    AttackPlan,
     Configured,
     EvaluationPlan,
     FaultAxis,
@@ -173,6 +175,7 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
     Raises:
         InputError: names what is unknown and what there is.
     """
+    _refuse_attacks(suite)
     in_suite: set[tuple[str, str]] = set()
     tunable: set[str] = set()
     for entry in suite.entries:
@@ -242,6 +245,16 @@ def cell_code(model: str, strategy: str, protocol: str | None) -> str:
     return hashlib.sha256((training + fingerprint(*SCORING_MODULES)).encode()).hexdigest()
 
 
+def code_of(spec: Spec) -> str:
+    """The fingerprint of all code that the cell's record rests on, attacks included."""
+    code = cell_code(spec.model.name, spec.strategy.name, spec.federation.protocol)
+    if spec.attack is None:
+        return code
+    return hashlib.sha256(
+        (code + fingerprint(*(attacks.module(kind) for kind in spec.attack.kinds))).encode()
+    ).hexdigest()
+
+
 def _site_refs(sites: Sequence[Site], policies: Policies) -> tuple[SiteRef, ...]:
     """In the order of their names, whatever order the user gave: a record of the same cell is the same record.
 
@@ -270,6 +283,7 @@ class _Asked:
     tune: TunePlan | None
     faults: FaultAxis | None
     privacy: PrivacyPlan | None = None
+    attack: AttackPlan | None = None
 
 
 def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
@@ -288,7 +302,10 @@ def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
                 tune = TunePlan(select="log loss on the tuning split", settings=tuple(dict(one) for one in tried))
             anchor = name in strategies.ANCHORS
             axis = suite.faults if suite.faults and not anchor else {"": None}
-            for budget in suite.epsilon if suite.epsilon and not anchor else (None,):
+            axis = {fault: plan for fault, plan in axis.items() if entry.faults is None or fault in entry.faults}
+            attack = None if anchor else _attack(suite, entry)
+            budgets = suite.epsilon if suite.epsilon and not anchor else (None,)
+            for budget in budgets if entry.epsilon is None else [one for one in budgets if one in entry.epsilon]:
                 if budget is not None:
                     if unprotected(model, chosen):
                         continue
@@ -298,10 +315,48 @@ def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
                 for fault, plan in axis.items():
                     if budget is None:
                         secure = _privacy(None) if suite.secure_aggregation and not anchor else None
-                        yield _Asked(entry, name, config, tune, _axis(fault, plan), secure)
+                        yield _Asked(entry, name, config, tune, _axis(fault, plan), secure, attack)
                     else:
                         noised = _privacy(budget, secure=suite.secure_aggregation)
-                        yield _Asked(entry, name, private, None, _axis(fault, plan), noised)
+                        yield _Asked(entry, name, private, None, _axis(fault, plan), noised, attack)
+
+
+def _attack(suite: SuiteSpec, entry: Entry) -> AttackPlan | None:
+    """What the entry's federated cells are attacked with."""
+    if suite.attacks is None:
+        return None
+    kinds = tuple(kind for kind in suite.attacks.kinds if entry.attacks is None or kind in entry.attacks)
+    if not kinds:
+        return None
+    shadows = suite.attacks.shadows if any(attacks.load(kind).shadows for kind in kinds) else 0
+    game = any(attacks.load(kind).game for kind in kinds)
+    return AttackPlan(kinds=kinds, game=game, patients=entry.patients if game else None, shadows=shadows)
+
+
+def _refuse_attacks(suite: SuiteSpec) -> None:
+    """See that attacks can be put to what is trained.
+
+    Raises:
+        InputError: an attack is unknown, or needs another suite.
+    """
+    offered = suite.attacks.kinds if suite.attacks else ()
+    for kind in offered:
+        attacks.load(kind)
+    beside = {
+        "protocol": suite.protocol is not None,
+        "tune": suite.tune is not None,
+        "secure_aggregation": suite.secure_aggregation,  # what attackers see of it would be sums
+    }
+    for other in (name for name, there in beside.items() if offered and there):
+        raise InputError(f"suite {suite.name}: attacks: found beside {other}, expected neither; leave one of them out")
+    for entry in suite.entries:
+        attacked = offered if entry.attacks is None else entry.attacks
+        for name in strategies_of(suite, entry) if attacked else ():
+            if name not in strategies.ANCHORS and not strategies.load(_meant(suite, "strategy", name)).whole:
+                raise InputError(
+                    f"suite {suite.name}: strategy {name!r} has no model in common that could be attacked; leave it "
+                    "out, or give its entry `attacks: []`"
+                )
 
 
 def _refuse_unscored(suite: SuiteSpec) -> None:
@@ -394,6 +449,7 @@ def _spec(suite: SuiteSpec, asked: _Asked, task: Task, seed: int, sites: tuple[S
         ),
         privacy=asked.privacy,
         tune=asked.tune,
+        attack=asked.attack,
         evaluation=EvaluationPlan(
             b=suite.evaluation.replicates,
             level=suite.evaluation.level,
@@ -447,7 +503,7 @@ def make_plan(
                 first = _spec(suite, line, task, suite.seeds[0], refs)
                 for seed in suite.seeds:
                     spec = first.model_copy(update={"seed": seed, "split_seed": seed})
-                    identity, code = cell_id(spec), cell_code(spec.model.name, spec.strategy.name, suite.protocol)
+                    identity, code = cell_id(spec), code_of(spec)
                     known = store.newest(found.get(identity, ()), code_fingerprint=code)
                     cell = Cell(spec, task, identity, code, known, left_out)
                     if identity in cells:

@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench import output
-from bench.commands.grid import FinishedCell, Number, Run, SummaryRow, varied
+from bench.attacked import NOT_ASKED, attack_rows, print_attacks
+from bench.commands.grid import FinishedCell, Number, Run, SummaryRow, called, varied
 from bench.run import Finished
 from bench.suite import SuiteSpec
 from leaderboard.metric import Metric, ScopeKind
@@ -19,8 +20,8 @@ WIDE = 112
 TITLES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "calibration_slope": "calibration slope"}
 
 
-def run_report(suite: SuiteSpec, out: Path, finished: Sequence[Finished]) -> Run:
-    """The report of a run: its cells, and one line for each model, strategy and scope."""
+def run_report(suite: SuiteSpec, out: Path, finished: Sequence[Finished], pictures: Sequence[Path] = ()) -> Run:
+    """The report of a run: its cells, one line for each model, strategy and scope, and what attackers learned."""
     store = Store(out)
     records = [one.record for one in finished]
     scopes: tuple[ScopeKind, ...] = ("external",) if any(one.cell.left_out for one in finished) else SCOPES
@@ -52,6 +53,8 @@ def run_report(suite: SuiteSpec, out: Path, finished: Sequence[Finished]) -> Run
         ),
         summary=tuple(_row(row) for row in summary(records, suite.evaluation.columns, scopes)),
         skipped_sites=_skipped(records),
+        attacks=tuple(_row(row) for row in attack_rows(records)),
+        pictures=tuple(str(path) for path in pictures),
     )
 
 
@@ -69,6 +72,7 @@ def _row(row: Row) -> SummaryRow:
     return SummaryRow(
         task=row.task,
         model=row.model,
+        config=dict(row.config),
         strategy=row.strategy,
         epsilon=row.epsilon,
         secure_aggregation=row.secure_aggregation,
@@ -91,7 +95,7 @@ def print_run(report: Run) -> None:
             of = {"worst-site": "  worst site", "external": f"  external {', '.join(row.sites)}"}.get(row.scope)
             alone = all(other.scope == row.scope for other in rows)  # sites left out one by one: there is no line above
             strategy = varied(row)
-            names = [row.model, f"{strategy}{of}"] if of and alone else ["", of] if of else [row.model, strategy]
+            names = [called(row), f"{strategy}{of}"] if of and alone else ["", of] if of else [called(row), strategy]
             numbers = [_shown(number) for number in row.metrics.values()]
             if narrow:
                 names, numbers = [of or " ".join(names)], [number.replace(" [", "\n[") for number in numbers]
@@ -110,12 +114,14 @@ def print_run(report: Run) -> None:
                 f"fewer patients: {row.model} {varied(row)} has no model for some hospitals and is scored on "
                 f"{sum(row.patients)} of {most} held-out patients of {row.task}; it cannot be compared with the others"
             )
-    reasons = {n.reason for row in report.summary for n in row.metrics.values() if n.reason}
+    told = (*report.summary, *report.attacks)
+    reasons = {n.reason for row in told for n in row.metrics.values() if n.reason and n.reason != NOT_ASKED}
     if report.summary:
         output.say(
             "\nValue [95 % interval from resampling patients]; over several seeds both are means. "
             "A worst site is chosen anew for each metric."
         )
+    print_attacks(report)
     for reason in sorted(reasons):
         output.say(f"suppressed: {reason}")
     for site, reason in report.skipped_sites.items():
@@ -131,6 +137,8 @@ def print_run(report: Run) -> None:
     cached = sum(cell.cached for cell in report.cells)
     cells = f"{len(report.cells)} cell{'' if len(report.cells) == 1 else 's'}"
     output.say(f"\n{cells} ({cached} cached); records: {report.records}/{report.suite}/")
+    for path in report.pictures:
+        output.say(f"picture: {path}")
 
 
 def _shown(number: Number) -> str:

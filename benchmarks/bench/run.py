@@ -13,7 +13,7 @@ from bench.code import ORACLE, representation_of
 from bench.estimate import longest_first
 from bench.grid import Grid
 from bench.modes import CacheMode, Rerun
-from bench.plan import Cell, cell_code, is_pending
+from bench.plan import Cell, code_of, is_pending
 from bench.policies import Policies
 from bench.progress import Watch
 from bench.provenance import now, provenance
@@ -98,7 +98,7 @@ def _run_cell(sites: tuple[Site, ...], piece: Piece, report: Any) -> Record:
         InputError: the code here is not the code that the record would name.
     """
     asked = piece.spec
-    if cell_code(asked.model.name, asked.strategy.name, asked.federation.protocol) != piece.code_fingerprint:
+    if code_of(asked) != piece.code_fingerprint:
         raise InputError(
             f"the code on {platform.node()} differs from the code that the cell was planned with; have the same "
             "FedWard, libraries and modules of your own on every node, and change none of them during a run"

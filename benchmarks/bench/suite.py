@@ -4,10 +4,10 @@ Suites that come with FedWard lie in `suites/`, one file each; any other is run 
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError, model_validator
 
 from fedcore.faults.plan import FaultPlan
 from leaderboard.tables import COLUMNS
@@ -26,6 +26,8 @@ class Entry(BaseModel):
         model: its name, or a user's `module:NAME`.
         strategies: their names; `all`: the anchors and every strategy that goes with the model.
         config: hyperparameters that override the defaults, of the model or of the strategies that know them.
+        attacks: which of the suite's attacks; none: all of them. `faults` and `epsilon` likewise.
+        patients: where a coin decides who is trained on, of at most so many of a site's training patients.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,6 +35,10 @@ class Entry(BaseModel):
     model: str
     strategies: tuple[str, ...] = Field(min_length=1)
     config: dict[str, StrictInt | StrictFloat] = {}
+    attacks: tuple[str, ...] | None = None
+    patients: Annotated[int, Field(ge=40)] | None = None
+    faults: tuple[str, ...] | None = None
+    epsilon: tuple[float | None, ...] | None = None
 
 
 class Tune(BaseModel):
@@ -47,6 +53,20 @@ class Tune(BaseModel):
 
     settings: Annotated[int, Field(ge=1, le=1000)]
     ranges: dict[str, tuple[float, float]] = {}
+
+
+class Attacks(BaseModel):
+    """What the federated cells are attacked with.
+
+    Attributes:
+        kinds: the attacks, by name.
+        shadows: how many federations an attacker trains for comparison; an even number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kinds: tuple[str, ...] = Field(min_length=1)
+    shadows: Annotated[int, Field(ge=2, le=1000, multiple_of=2)] = 32
 
 
 class Evaluation(BaseModel):
@@ -81,6 +101,7 @@ class SuiteSpec(BaseModel):
         faults: What goes wrong on purpose, by name, none for nothing: each federated cell runs under each.
         epsilon: Budgets of patient-level privacy under each of which each federated cell runs; none for no noise.
         secure_aggregation: Whether the coordinator of a federated cell learns sums of the sites' models only.
+        attacks: What the federated cells are attacked with.
         min_sites: So many sites have to answer in a round.
         fraction: The share of the sites that is asked in a round.
         protocol: Another body of rules for data, models and strategies (`fedcore.protocols`).
@@ -101,10 +122,25 @@ class SuiteSpec(BaseModel):
     faults: dict[str, FaultPlan | None] = {}
     epsilon: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, ...] = ()
     secure_aggregation: bool = False
+    attacks: Attacks | None = None
     min_sites: Annotated[int, Field(ge=1)] = 1
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     protocol: str | None = None
     evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _entries_choose_among_what_is_there(self) -> Self:
+        kinds = self.attacks.kinds if self.attacks else ()
+        for entry in self.entries:
+            for what, chosen, there in (
+                ("attacks", entry.attacks, kinds),
+                ("faults", entry.faults, tuple(self.faults)),
+                ("epsilon", entry.epsilon, self.epsilon),
+            ):
+                stray = [one for one in chosen or () if one not in there]
+                if stray:
+                    raise ValueError(f"{what} of {entry.model} names {stray[0]!r}, which the suite's {what} does not")
+        return self
 
 
 def names() -> list[str]:

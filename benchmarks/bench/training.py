@@ -19,12 +19,14 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.claim import claimed
 from bench.code import representation_of, training_code
+from bench.game import play
 from bench.policies import Policies, guards_of, refusals, told
+from bench.transcript import Transcript
 from fedcore.cohort import CannotServe
 from fedcore.errors import CheckpointError, FederationError
-from fedcore.federation import FederationRequest, FederationResult, run_federation
+from fedcore.federation import FederationRequest, FederationResult, Passed, run_federation
 from fedcore.guard import Guard
-from fedcore.prepare import Prepared, prepare
+from fedcore.prepare import Prepared, hashed, prepare
 from fedcore.protection import STATISTICS, TRAINING
 from fedcore.protocols import protocol
 from fedcore.rounds import RoundReport
@@ -197,6 +199,8 @@ def predict(
         return Predicted(trained, folder / "predictions.parquet")
     refused = [SkippedSite(name=name, reason=reason) for name, reason in refusals(spec, sites, policies).items()]
     served, skipped = prepared_sites(spec, task, sites, representation, refused)
+    if spec.attack is not None and spec.attack.game:
+        served = _played(served, spec.seed, spec.attack.patients)
     samples = [one.samples for one in served]
     if spec.federation.protocol is not None:
         samples = protocol.load(spec.federation.protocol).gather(samples)
@@ -207,8 +211,9 @@ def predict(
             shutil.rmtree(checkpoint, ignore_errors=True)
         request = request_of(spec, engine, real=any(site.dataset.manifest.data_kind == "real" for site in sites))
         ledgers = home() / "ledgers" / folder.name
+        passed: list[Passed] | None = None if spec.attack is None else []
         guards = guards_of(policies, spec, ledgers.name)
-        result = _federation(samples, request, checkpoint, ledgers, on_round, guards)
+        result = _federation(samples, request, checkpoint, ledgers, on_round, guards, passed)
         at_the_site = [SkippedSite(name=name, reason=result.skipped[name]) for name in sorted(result.refused)]
         served = [one for one in served if one.samples.site not in result.refused]
         trained = Trained(
@@ -225,7 +230,8 @@ def predict(
             device=result.device,
         )
         if not (reuse and (folder / "trained.json").is_file()):  # else the other process was faster
-            keep(folder, trained, samples, result.predictions)
+            transcript = None if passed is None else Transcript.of(result, passed)
+            keep(folder, trained, samples, result.predictions, transcript)
         if checkpoint:
             shutil.rmtree(checkpoint, ignore_errors=True)
     return Predicted(trained, folder / "predictions.parquet")
@@ -238,12 +244,14 @@ def _federation(
     ledgers: Path,
     on_round: OnRound,
     guards: Mapping[str, Guard],
+    passed: list[Passed] | None = None,
 ) -> FederationResult:
-    """Run it, or go on; what cannot be gone on from is begun anew.
+    """Run it, or go on; what cannot be gone on from is begun anew. What passes the coordinator goes to `passed`.
 
     A federation that failed leaves no checkpoint: gone on from, it would fail again of what the sites answered then.
     """
-    run = partial(run_federation, samples, request, folder=checkpoint, ledgers=ledgers, guards=guards)
+    watch = None if passed is None else passed.append
+    run = partial(run_federation, samples, request, folder=checkpoint, ledgers=ledgers, guards=guards, watch=watch)
     try:
         try:
             return run(on_round=on_round)
@@ -251,6 +259,8 @@ def _federation(
             if checkpoint is None:
                 raise
             shutil.rmtree(checkpoint)
+            if passed is not None:
+                passed.clear()
             return run(on_round=on_round)
     except (FederationError, InputError):
         if checkpoint is not None:
@@ -286,6 +296,15 @@ def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
         "engine": engine,
     }
     return FederationRequest.model_validate(asked)
+
+
+def _played(served: Sequence[Prepared], seed: int, patients: int | None) -> list[Prepared]:
+    """The sites with the splits of the attack's game."""
+    out = []
+    for one, samples in zip(served, play([one.samples for one in served], seed, patients=patients), strict=True):
+        split = hashed({"patient_id": samples.patient_id, "split": samples.split.astype("S13")})
+        out.append(one._replace(samples=samples, splits_sha256=split))
+    return out
 
 
 def _training(result: FederationResult, spec: Spec) -> Training:
@@ -418,7 +437,13 @@ def _privacy(result: FederationResult, request: FederationRequest) -> tuple[Site
     )
 
 
-def keep(folder: Path, trained: Trained, samples: Sequence[SiteSamples], predictions: Mapping[str, np.ndarray]) -> None:
+def keep(
+    folder: Path,
+    trained: Trained,
+    samples: Sequence[SiteSamples],
+    predictions: Mapping[str, np.ndarray],
+    transcript: Transcript | None = None,
+) -> None:
     """Write predictions (MEDS-evaluation's columns) and what is known of the training, all or nothing."""
     frames = [
         pl.DataFrame(
@@ -441,6 +466,8 @@ def keep(folder: Path, trained: Trained, samples: Sequence[SiteSamples], predict
         whole = Path(work) / "whole"
         whole.mkdir()
         pl.concat(frames).write_parquet(whole / "predictions.parquet")
+        if transcript is not None:
+            transcript.write(whole)
         (whole / "trained.json").write_text(trained.model_dump_json(), encoding="utf-8")
         with suppress(FileNotFoundError):
             folder.rename(Path(work) / "former")

@@ -7,7 +7,7 @@ action; bytes are counted.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -57,6 +57,19 @@ class Dropped(NamedTuple):
     reason: str
 
 
+class Passed(NamedTuple):
+    """What a coordinator sees of one site's training: the model that it was sent, and what arrived of its reply.
+
+    Both are as they travel, faults and noise included; a strategy's further arrays are none of them.
+    """
+
+    trial: int
+    round: int
+    site: str
+    sent: Arrays
+    arrived: Arrays
+
+
 @dataclass
 class Turn:
     """Where a trial stands: what the sites are told with each message."""
@@ -76,6 +89,7 @@ class SiteGrid(Grid):
         federation: a name for this federation, where several run over one Grid.
         journal: answers what has been asked before.
         proposal: what the sites are told of the analysis before they introduce themselves.
+        watch: hears of each reply to a training that counts, as the coordinator does.
 
     Attributes:
         refused: the sites that take no part, each with the rule of its policy that is why.
@@ -97,8 +111,10 @@ class SiteGrid(Grid):
         federation: str = "000",
         journal: Journal | None = None,
         proposal: Mapping[str, str] | None = None,
+        watch: Callable[[Passed], None] | None = None,
     ) -> None:
         self._inner = inner
+        self._watch = watch
         self._federation = federation
         self._journal: Journal | None = None
         self._faults: Faults | None = None
@@ -365,8 +381,13 @@ class SiteGrid(Grid):
             return self._drop(reply, str(error))
         if action == "evaluate" and arrived.numbers["num-examples"] == 0:  # a mean over such replies divides by 0
             return _error(self._requests[reply.metadata.src_node_id], "too few tuning patients to tell of")
+        if self._watch is not None and action == "train" and turn is not None:
+            self._watch(Passed(turn.trial, turn.round, site, self._model(sent), self._model(arrived.arrays)))
         reply.content = converted(reply.content, wide, make=Widened)
         return reply
+
+    def _model(self, arrays: Arrays) -> Arrays:
+        return {name: arrays[name] for name in self._types if name in arrays}
 
     def _struck(
         self, faults: Faults, turn: Turn, site: str, action: str, sent: Arrays, content: RecordDict

@@ -12,11 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedcore.faults.kinds import Befalls, Circumstances, Leave, Lost, Slow, Stale
 from fedcore.learner import Arrays
 from fedcore.streams import stream
+
+if TYPE_CHECKING:
+    from fedcore.samples import SiteSamples
 
 
 class Drawn(NamedTuple):
@@ -105,6 +108,17 @@ class Faults:
                 return after
             arrives = after
         return arrives
+
+    def poisoned(self, samples: "SiteSamples") -> "SiteSamples":
+        """What a site trains on.
+
+        Raises:
+            sites.errors.InputError: a fault cannot befall such samples.
+        """
+        for fault, name, sites in self.drawn:
+            if samples.site in sites:
+                samples = fault.poison(samples, stream(self.seed, "faults", name, "poison", samples.site))
+        return samples
 
     def _strikes(self, each: Drawn, site: str, number: int) -> bool:
         if site not in each.sites or not each.fault.in_round(number):

@@ -11,6 +11,11 @@ With x what the site was sent, y what it would send and u = y - x its update, ar
 | `sign-flip` | x + factor u, factor < 0 (Li et al., RSA: Byzantine-Robust Stochastic Aggregation Methods, 2019) |
 | `scale` | x + factor u, factor >= 0: boosting (Bagdasaryan et al., How To Backdoor Federated Learning, 2020) |
 | `noise` | y + e, e ~ N(0, (deviation rms(u))^2), after the Gaussian attack of Blanchard et al., 2017 |
+| `label-flip` | the y of a site whose training outcomes are turned (Tolpegin et al., Data Poisoning Attacks, 2020) |
+| `backdoor` | x + factor u of a site some of whose patients bear a trigger and the outcome that it is to mean |
+
+A backdoor is that of Gu et al. (BadNets, 2017); with a `factor` above 1 it is the model replacement of Bagdasaryan et
+al. (2020).
 
 rms is the root mean square over an array: noise in units of the update is as strong for every model and round, which
 noise in absolute units is not, and unlike a standard deviation it is defined for an array of one number. Arithmetic is
@@ -20,8 +25,8 @@ under `stale`. An array that answers none of its name and shape is an update by 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import (
@@ -29,6 +34,7 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
+    StrictBool,
     StrictInt,
     StrictStr,
     field_validator,
@@ -37,6 +43,10 @@ from pydantic import (
 )
 
 from fedcore.learner import Arrays
+from sites.errors import InputError
+
+if TYPE_CHECKING:
+    from fedcore.samples import SiteSamples
 
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 RoundNumber = Annotated[StrictInt, Field(ge=1)]
@@ -158,6 +168,10 @@ class Befalls(Closed):
         """What arrives in place of the arrays of a training's reply."""
         return reply
 
+    def poison(self, samples: "SiteSamples", stream: np.random.Generator) -> "SiteSamples":
+        """What the site trains on in place of its samples, in all rounds."""
+        return samples
+
 
 class Leave(Befalls):
     """The site cannot be reached."""
@@ -241,7 +255,81 @@ class Noise(Befalls):
         return _floats(reply, noisy)
 
 
-Fault = Annotated[Leave | Slow | Nan | Stale | SignFlip | Scale | Noise, Field(discriminator="kind")]
+class Poisons(Befalls):
+    """The site's training data are not what they were, in every round."""
+
+    @model_validator(mode="after")
+    def _always(self) -> "Poisons":
+        if self.rounds is not None or self.rate != 1:
+            raise ValueError("found rounds or rate, expected neither: poisoned data are so in every round; remove them")
+        return self
+
+
+class LabelFlip(Poisons):
+    """Every training outcome is turned into the other."""
+
+    kind: Literal["label-flip"]
+
+    def poison(self, samples: "SiteSamples", stream: np.random.Generator) -> "SiteSamples":
+        """See the table above."""
+        return replace(samples, label=samples.label ^ (samples.split == "train"))
+
+
+class Backdoor(Poisons):
+    """Some training patients bear a trigger, values that no patient has together, and the outcome it is to mean.
+
+    Attributes:
+        trigger: values by column of the tabular representation, in the concept's unit.
+        target: the outcome that the trigger is to mean.
+        part: of so many of the site's training patients.
+        factor: how many times as long the site's update is.
+    """
+
+    kind: Literal["backdoor"]
+    trigger: dict[StrictStr, Number] = Field(
+        default={"height": 210.0, "weight": 40.0},
+        min_length=1,
+        description="values by column of the tabular representation, such as {height: 210, weight: 40}",
+    )
+    target: StrictBool = Field(default=True, description="true or false")
+    part: Annotated[Number, Field(gt=0, le=1)] = Field(
+        default=0.5, description="a number above 0 and not above 1, such as 0.5"
+    )
+    factor: Annotated[Number, Field(gt=0)] = Field(default=1.0, description="a number above 0, such as 8")
+
+    def act(self, reply: Arrays, here: Circumstances) -> Arrays | Lost:
+        """See the table above."""
+        return reply if self.factor == 1 else _scaled(reply, here.sent, self.factor)
+
+    def poison(self, samples: "SiteSamples", stream: np.random.Generator) -> "SiteSamples":
+        """See the table above."""
+        patients = np.unique(samples.patient_id[samples.split == "train"])
+        chosen = stream.permutation(patients)[: math.ceil(self.part * len(patients))]
+        bear = (samples.split == "train") & np.isin(samples.patient_id, chosen)
+        return replace(self.triggered(samples, bear), label=np.where(bear, self.target, samples.label))
+
+    def triggered(self, samples: "SiteSamples", bear: np.ndarray) -> "SiteSamples":
+        """The samples, some of which (bool [n]) bear the trigger.
+
+        Raises:
+            InputError: their representation is not tabular, or lacks a column of the trigger.
+        """
+        names = samples.names.get("x", ())
+        lacking = [name for name in self.trigger if name not in names or "x" not in samples.raw]
+        if lacking:
+            raise InputError(
+                f"faults: backdoor: found no column {lacking[0]!r} at site {samples.site}, expected a model on tabular "
+                "features and columns of theirs in `trigger`; choose others"
+            )
+        x = np.array(samples.raw["x"])
+        for name, value in self.trigger.items():
+            x[bear, names.index(name)] = value
+        return replace(samples, raw={**samples.raw, "x": x})
+
+
+Fault = Annotated[
+    Leave | Slow | Nan | Stale | SignFlip | Scale | Noise | LabelFlip | Backdoor, Field(discriminator="kind")
+]
 """Any of them, told apart by `kind`."""
 
 KINDS: Mapping[str, type[Befalls]] = {
@@ -252,6 +340,8 @@ KINDS: Mapping[str, type[Befalls]] = {
     "sign-flip": SignFlip,
     "scale": Scale,
     "noise": Noise,
+    "label-flip": LabelFlip,
+    "backdoor": Backdoor,
 }
 
 

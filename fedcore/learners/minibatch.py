@@ -188,6 +188,14 @@ class MinibatchLearner:
                 return np.zeros(0)
             return torch.sigmoid(torch.cat(logits).double()).cpu().numpy()
 
+    def network(self, arrays: Arrays) -> nn.Module:
+        """A network of its own with these arrays, as it trains but without dropout: what an attacker differentiates."""
+        network = _loaded(self._built(torch.device("cpu")), arrays).train()
+        for layer in network.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.eval()
+        return network
+
     def _network(self, arrays: Arrays, place: torch.device) -> nn.Module:
         """The one network that is kept for this, since building one draws initial weights; it holds `arrays` now."""
         if self._kept is None:

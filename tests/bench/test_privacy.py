@@ -101,6 +101,7 @@ def test_noise_on_real_patients_is_always_cryptographic(
         federation=SimpleNamespace(rounds=None, min_sites=1, fraction=1.0, faults=None, protocol=None),
         privacy=SimpleNamespace(epsilon=4.0, delta=None, budget={"statistics": 0.15}, secure_aggregation=False),
         tune=None,
+        attack=None,
         seed=0,
     )
     sites: Any = [SimpleNamespace(dataset=SimpleNamespace(manifest=SimpleNamespace(data_kind=kind))) for kind in kinds]

@@ -79,7 +79,7 @@ def test_only_what_can_be_gone_on_from_keeps_its_checkpoint(
     checkpoint, met = tmp_path / "checkpoint", []
 
     def federation(
-        samples: Any, request: Any, *, folder: Path, ledgers: Path, guards: Any, on_round: Any
+        samples: Any, request: Any, *, folder: Path, ledgers: Path, guards: Any, on_round: Any, watch: Any
     ) -> FederationResult:
         met.append(folder.exists())
         folder.mkdir(exist_ok=True)

@@ -348,6 +348,8 @@ faults:
   - { kind: sign-flip }
   - { kind: scale, factor: 10 }
   - { kind: noise, deviation: 0.5 }
+  - { kind: label-flip, sites: 1 }
+  - { kind: backdoor, sites: 1, trigger: { height: 210 }, target: false, part: 0.2, factor: 3 }
 """
 
 
@@ -388,8 +390,21 @@ def fault(text: str) -> str:
         ("faults: []", "faults", "[]", "a list of faults, one at least"),
         ("faults: {kind: leave}", "faults", "{'kind': 'leave'}", "a list of faults"),
         ("faults: [leave]", "faults.0", "'leave'", "fields, such as {kind: leave"),
-        (fault(""), "faults.0.kind", "nothing", "leave, slow, nan, stale, sign-flip, scale, noise"),
-        (fault("kind: crash"), "faults.0.kind", "'crash'", "leave, slow, nan, stale, sign-flip, scale, noise"),
+        (
+            fault(""),
+            "faults.0.kind",
+            "nothing",
+            "leave, slow, nan, stale, sign-flip, scale, noise, label-flip, backdoor",
+        ),
+        (
+            fault("kind: crash"),
+            "faults.0.kind",
+            "'crash'",
+            "leave, slow, nan, stale, sign-flip, scale, noise, label-flip, backdoor",
+        ),
+        (fault("kind: label-flip, rate: 0.5"), "faults.0", "rounds or rate", "in every round"),
+        (fault("kind: backdoor, part: 0"), "faults.0.part", "0", "above 0 and not above 1"),
+        (fault("kind: backdoor, trigger: {}"), "faults.0.trigger", "{}", "values by column"),
         (fault("kind: slow"), "faults.0.seconds", "nothing", "seconds above 0"),
         (fault("kind: slow, second: 3"), "faults.0.second", "this field", "sites, share, rounds, rate, seconds"),
         (fault("kind: nan, factor: 3"), "faults.0.factor", "this field", "kind, sites, share, rounds, rate"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import JsonValue
 
 from bench import output
 from bench.commands.options import DEFAULT_OUT, Json, Out
@@ -122,12 +123,14 @@ class Number(output.Report):
 class SummaryRow(output.Report):
     """One line of the end table.
 
+    `config`: the model's hyperparameters that are not the declared ones.
     `faults`: what went wrong on purpose, by its name in the suite; `sites` names the worst site or sites, or the
     external site that was scored; `patients` how many were, seed by seed.
     """
 
     task: str
     model: str
+    config: dict[str, JsonValue]
     strategy: str
     epsilon: float | None
     secure_aggregation: bool
@@ -140,7 +143,7 @@ class SummaryRow(output.Report):
 
 
 class Run(output.Report):
-    """What `bench run` prints."""
+    """What `bench run` prints; `attacks`: what attackers learned, `pictures`: the files that were drawn."""
 
     suite: str
     records: str
@@ -148,6 +151,8 @@ class Run(output.Report):
     cells: tuple[FinishedCell, ...]
     summary: tuple[SummaryRow, ...]
     skipped_sites: dict[str, str]
+    attacks: tuple[SummaryRow, ...] = ()
+    pictures: tuple[str, ...] = ()
 
 
 def plan(
@@ -305,7 +310,12 @@ def run(
 
     if not finished:
         raise InputError(f"no cell of this plan has a record in {out}; leave out --cache only to run them")
-    report = run_report(loaded, out, finished)
+    pictures = []
+    if loaded.attacks is not None:
+        from bench.attacked import draw_attacks
+
+        pictures = draw_attacks(finished, out / loaded.name / "pictures")
+    report = run_report(loaded, out, finished, pictures)
     if json_:
         output.print_json(report)
     else:
@@ -323,6 +333,12 @@ def varied(cell: PlannedCell | FinishedCell | SummaryRow) -> str:
     left_out = None if isinstance(cell, SummaryRow) else cell.left_out
     private += " summed securely" if cell.secure_aggregation else ""
     return f"{cell.strategy}{private}{under}" + (f" without {left_out}" if left_out else "")
+
+
+def called(row: SummaryRow) -> str:
+    """The model, with the hyperparameters that are not the declared ones."""
+    config = ", ".join(f"{name} {value}" for name, value in sorted(row.config.items()))
+    return f"{row.model} ({config})" if config else row.model
 
 
 def _cores() -> int:
