@@ -22,6 +22,12 @@ def test_a_budget_is_asked_planned_spent_and_told(bench, asked, tmp_path: Path) 
     assert ended.code == 0, ended.err
     told = {(cell["strategy"], cell["epsilon"], cell["status"]) for cell in ended.json["cells"]}
     assert told == {("pooled", None, "ok"), ("fedavg", 30.0, "ok"), ("truth", None, "ok")}
+    drawn = [Path(path) for path in ended.json["pictures"]]
+    assert [path.name.partition("-")[0] + path.suffix for path in drawn] == [
+        "privacy.svg", "privacy.png", "spent.svg", "spent.png"
+    ]  # fmt: skip
+    assert "no information" in drawn[0].read_text(encoding="utf-8")
+    assert all(path.stat().st_size > 1000 for path in drawn)
     (record,) = [r for r in Store(tmp_path / "records").records() if r.spec.privacy is not None]
     assert record.training is not None and record.training.trials[0].tuning_loss is None
     assert {one.site for one in record.privacy} == {site.name for site in record.spec.sites}

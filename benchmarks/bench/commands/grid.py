@@ -310,11 +310,15 @@ def run(
 
     if not finished:
         raise InputError(f"no cell of this plan has a record in {out}; leave out --cache only to run them")
-    pictures = []
+    folder, pictures = out / loaded.name / "pictures", []
     if loaded.attacks is not None:
         from bench.attacked import draw_attacks
 
-        pictures = draw_attacks(finished, out / loaded.name / "pictures")
+        pictures = draw_attacks(finished, folder)
+    if any(one.record.privacy for one in finished):
+        from bench.frontier import draw_privacy
+
+        pictures += draw_privacy((one.record for one in finished), folder)
     report = run_report(loaded, out, finished, pictures)
     if json_:
         output.print_json(report)
