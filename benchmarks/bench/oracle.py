@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 
+from bench import account
 from bench.code import representation_of
 from bench.policies import Policies
-from bench.training import Predicted, Trained, described, keep, prepared_sites, trained_folder
+from bench.training import Predicted, Trained, keep, prepared_sites, trained_folder
 from fedcore.fingerprint import fingerprint
 from fedcore.rounds import RoundReport
 from fedcore.samples import SiteSamples
@@ -39,7 +40,7 @@ def predict(
     samples = [one.samples for one in served]
     risks = {one.site: true_risk(datasets[one.site], task.name, one) for one in samples}
     trained = Trained(
-        data=described(served, sites, skipped),
+        data=account.data(served, sites, skipped),
         training=Training(selection="the truth of the simulation; nothing is trained"),
         releases=(),
         bytes_up=0,

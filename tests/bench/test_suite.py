@@ -129,6 +129,6 @@ def test_what_is_no_budget_and_no_column_is_refused(tmp_path: Path, more: str, s
 
 def test_a_budget_that_no_cell_can_keep_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
-    path.write_text(GOOD.replace("logistic", "gru") + "epsilon: [4]\n")
+    path.write_text(GOOD.replace("logistic, strategies: [fedavg]", "mlp, strategies: [fedper]") + "epsilon: [4]\n")
     with pytest.raises(InputError, match="none of its cells can be trained with patient-level privacy yet"):
         check_names(load_suite(str(path)), Choice())

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.training import RELEASED, _federation, _releases, _training
+from bench.account import RELEASED, releases, training
+from bench.training import _federation
 from fedcore.engines.grid import Dropped
 from fedcore.errors import CheckpointError, EngineError, FederationError, StorageError
 from fedcore.federation import FederationRequest, FederationResult
@@ -37,27 +38,27 @@ RESULT = FederationResult(
 
 
 def test_the_rounds_of_a_record_are_those_of_the_chosen_trial() -> None:
-    rounds = _training(RESULT).rounds
+    rounds = training(RESULT).rounds
     assert [(one.round, one.train_loss) for one in rounds] == [(1, 0.6), (2, 0.6)]
 
 
 def test_a_site_that_took_no_part_in_training_stands_in_the_record_with_the_reason() -> None:
-    skipped = _training(replace(RESULT, skipped={"usa": "fewer than 10 training patients"})).skipped
+    skipped = training(replace(RESULT, skipped={"usa": "fewer than 10 training patients"})).skipped
     assert [(one.name, one.reason) for one in skipped] == [("usa", "fewer than 10 training patients")]
 
 
 def test_a_trial_without_a_loss_says_why() -> None:
-    assert _training(RESULT).trials[2].note == "diverged"
+    assert training(RESULT).trials[2].note == "diverged"
 
 
 def test_the_trials_of_sites_that_train_alone_name_their_site_and_no_curve_mixes_them() -> None:
     alone = replace(RESULT, chosen=None, setting={}, trials=[replace(trial, site="boston") for trial in TRIALS])
-    assert {trial.settings["site"] for trial in _training(alone).trials} == {"boston"}
-    assert _training(alone).rounds == ()
+    assert {trial.settings["site"] for trial in training(alone).trials} == {"boston"}
+    assert training(alone).rounds == ()
 
 
 def test_answers_that_did_not_count_are_those_of_the_chosen_trial_one_entry_a_reason() -> None:
-    (dropped,) = _training(RESULT).dropped
+    (dropped,) = training(RESULT).dropped
     assert (dropped.site, dropped.action, dropped.reason, dropped.rounds) == ("usa", "train", "late", (1, 2))
 
 
@@ -107,7 +108,7 @@ def _left(strategy: str, result: FederationResult) -> dict[str, list[str]]:
     ]
     spec: Any = SimpleNamespace(strategy=SimpleNamespace(name=strategy), privacy=None)
     left: dict[str, list[str]] = {}
-    for release in _releases(spec, served, result):
+    for release in releases(spec, served, result):
         left.setdefault(release.where, []).append(release.what)
     return left
 
