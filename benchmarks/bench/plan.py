@@ -141,7 +141,7 @@ def with_more(suite: SuiteSpec, more_models: Sequence[str], more_strategies: Seq
 
 
 def strategies_of(suite: SuiteSpec, entry: Entry) -> tuple[str, ...]:
-    """The entry's strategies, `all` spelled out: the anchors and what goes with the model.
+    """The entry's strategies, `all` spelled out: the anchors and what goes with the model, noise at the coordinator apart.
 
     Raises:
         InputError: the model or a strategy is unknown, or they do not go together.
@@ -150,8 +150,9 @@ def strategies_of(suite: SuiteSpec, entry: Entry) -> tuple[str, ...]:
     found: list[str] = []
     for name in entry.strategies:
         if name == ALL:
-            fitting = [n for n in strategies.federated() if strategies.load(n).lacks(model) is None]
-            found += [*strategies.ANCHORS, *(fitting if model.federated is not None else [])]
+            known = {n: strategies.load(n) for n in strategies.federated()} if model.federated is not None else {}
+            fitting = [n for n, spec in known.items() if spec.lacks(model) is None and not spec.site_level]
+            found += [*strategies.ANCHORS, *fitting]
         else:
             meant = _meant(suite, "strategy", name)
             if meant == name:
