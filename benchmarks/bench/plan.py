@@ -141,7 +141,7 @@ def with_more(suite: SuiteSpec, more_models: Sequence[str], more_strategies: Seq
 
 
 def strategies_of(suite: SuiteSpec, entry: Entry) -> tuple[str, ...]:
-    """The entry's strategies, `all` spelled out: the anchors and what goes with the model, noise at the coordinator apart.
+    """The entry's strategies, `all` spelled out: the anchors and what goes with the model, but for noise on hospitals.
 
     Raises:
         InputError: the model or a strategy is unknown, or they do not go together.
