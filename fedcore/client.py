@@ -208,7 +208,9 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
         elif isinstance(chosen, PrivateRepresentation):
             drawn = chosen.sketch_privately(training, *here.protection.statistics())
         else:
-            raise InputError(f"representation '{chosen.name}' cannot be agreed on privately yet; expected tabular")
+            raise InputError(
+                f"representation '{chosen.name}' cannot be agreed on with noise; expected one of FedWard's"
+            )
         return _reply(message, arrays={"arrays": sketches.pack(drawn)})
 
     @app.query("space")

@@ -27,7 +27,7 @@ class Plan:
         model_name: its name.
         strategy: the strategy.
         strategy_name: its name.
-        recipe: `federated` or `alone`.
+        recipe: `federated`, `alone` or `private`.
         settings: what is tried; `untuned` alone, for `untuned_rounds`, where tuning cannot choose.
         rounds: rounds of each setting.
         patience: see `fedcore.models.model.Recipe`.

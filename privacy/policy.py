@@ -85,11 +85,11 @@ class PrivacyRules(_Closed):
     )
 
     @model_validator(mode="after")
-    def _a_total_counts_everything(self) -> Self:
+    def _limits_bind_everything(self) -> Self:
+        for name in sorted(self.model_fields_set - {"required"}) if not self.required else ():
+            raise ValueError(f"{name}: found without `required: true`, expected both; what has no noise has no limit")
         if self.total is None:
             return self
-        if not self.required:
-            raise ValueError("total: found without `required: true`, expected both, for what is not noised counts too")
         if self.per_analysis is None:
             raise ValueError("total: found without per_analysis, expected both; say how much of it one analysis takes")
         for name in ("epsilon", "delta"):

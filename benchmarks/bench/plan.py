@@ -5,7 +5,7 @@ hashes with it); with the fingerprint of the code it reaches, that is the key un
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -302,11 +302,14 @@ def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
                 tried = tuning.settings(model, chosen, kind, suite.tune.settings, suite.tune.ranges, config)
                 tune = TunePlan(select="log loss on the tuning split", settings=tuple(dict(one) for one in tried))
             anchor = name in strategies.ANCHORS
-            axis = suite.faults if suite.faults and not anchor else {"": None}
-            axis = {fault: plan for fault, plan in axis.items() if entry.faults is None or fault in entry.faults}
+            axis: Mapping[str, FaultPlan | None] = {"": None}
+            budgets: Sequence[float | None] = (None,)
+            if suite.faults and not anchor:
+                axis = {one: plan for one, plan in suite.faults.items() if entry.faults is None or one in entry.faults}
+            if suite.epsilon and not anchor:
+                budgets = [one for one in suite.epsilon if entry.epsilon is None or one in entry.epsilon]
             attack = None if anchor else _attack(suite, entry)
-            budgets = suite.epsilon if suite.epsilon and not anchor else (None,)
-            for budget in budgets if entry.epsilon is None else [one for one in budgets if one in entry.epsilon]:
+            for budget in budgets:
                 if budget is not None:
                     if unprotected(model, chosen):
                         continue
@@ -385,8 +388,8 @@ def _refuse_unprotected(suite: SuiteSpec, pairs: Sequence[tuple[str, str]]) -> N
 
     if any(budget is not None for budget in suite.epsilon) and all(cannot(*pair) for pair in pairs):
         raise InputError(
-            f"suite {suite.name}: none of its cells can be trained with patient-level privacy yet; expected model "
-            "logistic or mlp with fedavg, fedprox, scaffold or the like"
+            f"suite {suite.name}: none of its cells can be trained with patient-level privacy; expected a network "
+            "with fedavg, fedprox, scaffold or the like"
         )
 
 
@@ -410,7 +413,7 @@ def _refuse_single(suite: SuiteSpec, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def unprotected(model: ModelSpec, strategy: StrategySpec) -> bool:
-    """Whether the two cannot be trained with patient-level privacy yet."""
+    """Whether the two cannot be trained with patient-level privacy."""
     return model.private is None or not strategy.private or strategy.lacks(model) is not None
 
 

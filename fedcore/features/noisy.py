@@ -103,12 +103,12 @@ def lies(sketch: Sketch) -> Lies:
         InputError: it is of another kind, or all is noise.
     """
     if not isinstance(sketch, NoisyHistogram):
-        raise InputError("The sites sent sketches of another representation.")
+        raise InputError("the sites sent sketches of another representation")
     spread = zip(sketch.names, *sketch.quantiles(*SPREAD), strict=True)
     found = {name: (float(middle), float(high - low) / 2) for name, low, middle, high in spread if high > low}
     found |= {column.name: (0.0, 1.0) for column in listed() if column.name in found and column.kind == "flag"}
     if not found:
-        raise InputError("With so much noise no feature can be told; expected a larger epsilon or more patients.")
+        raise InputError("with so much noise no feature can be told; expected a larger epsilon or more patients")
     return found
 
 

@@ -89,10 +89,10 @@ class Sequence:
             return self._space(agreed, agreed.columns)
         tokens, values = sketches["tokens"], sketches["values"]
         if not (isinstance(tokens, Counts) and isinstance(values, Moments)):
-            raise InputError("The sites sent sketches of another representation than sequence.")
+            raise InputError("the sites sent sketches of another representation than sequence")
         words = vocabulary(tokens, VOCABULARY)
         if not words:
-            raise InputError("No site has enough training patients to agree on a single token.")
+            raise InputError("no site has enough training patients to agree on a single token")
         return self._space(standard(values.names, values), words)
 
     def _space(self, agreed: Standard, words: tuple[str, ...]) -> FeatureSpace:

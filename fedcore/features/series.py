@@ -98,10 +98,10 @@ class Series:
             return FeatureSpace(self.name, **asdict(agreed), sizes={"x": len(agreed.columns)})
         moments = sketches["concepts"]
         if not isinstance(moments, Moments):
-            raise InputError("The sites sent sketches of another representation than series.")
+            raise InputError("the sites sent sketches of another representation than series")
         agreed = standard([c.name for c in columns()], moments)
         if not agreed.columns:
-            raise InputError("No site has enough training patients with measurements to agree on a single series.")
+            raise InputError("no site has enough training patients with measurements to agree on a single series")
         return FeatureSpace(
             representation=self.name,
             **asdict(agreed),

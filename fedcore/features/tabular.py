@@ -152,7 +152,7 @@ class Tabular:
         }
 
     def sketch_privately(self, samples: SiteSamples, noise_multiplier: float, source: Source) -> dict[str, Sketch]:
-        """One value of each patient for each concept, on a coarse public grid, with noise; no codes as yet."""
+        """One value of each patient for each concept, on a coarse public grid, with noise; no codes."""
         listed = noisy.listed()
         place = {name: i for i, name in enumerate(samples.names["x"])}
         shown = {column.name: column for column in columns()}
@@ -168,11 +168,11 @@ class Tabular:
             return FeatureSpace(self.name, **asdict(agreed), sizes={"x": len(agreed.columns)})
         moments, grid, codes = sketches["columns"], sketches["grid"], sketches["codes"]
         if not (isinstance(moments, Moments) and isinstance(grid, Histogram) and isinstance(codes, Counts)):
-            raise InputError("The sites sent sketches of another representation than tabular.")
+            raise InputError("the sites sent sketches of another representation than tabular")
         agreed = standard([c.name for c in _shown()], moments, grid)
         words = vocabulary(codes, VOCABULARY)
         if not agreed.columns and not words:
-            raise InputError("No site has enough training patients to agree on a single feature.")
+            raise InputError("no site has enough training patients to agree on a single feature")
         return FeatureSpace(
             representation=self.name,
             **asdict(agreed),

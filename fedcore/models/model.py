@@ -120,7 +120,7 @@ class ModelSpec:
     embeds: bool = False
 
     def recipe(self, kind: str) -> Recipe:
-        """The recipe `federated` or `alone`.
+        """The recipe `federated`, `alone` or `private`.
 
         Raises:
             InputError: the model has no recipe of that kind.
@@ -128,8 +128,8 @@ class ModelSpec:
         chosen = {"federated": self.federated, "alone": self.alone, "private": self.private}[kind]
         if chosen is None and kind == "private":
             raise InputError(
-                f"model '{self.name}' cannot be trained with patient-level privacy; expected logistic, mlp, gru, "
-                "retain or transformer"
+                f"model '{self.name}' cannot be trained with patient-level privacy; expected one that has a "
+                "private recipe, such as logistic"
             )
         if chosen is None:
             raise InputError(f"model '{self.name}' is an anchor only; use strategy pooled or local")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.commands.grid import Asked, cells_of
 from bench.plan import Choice, check_names
 from bench.suite import load_suite, names
 from sites.errors import InputError
@@ -130,5 +131,20 @@ def test_what_is_no_budget_and_no_column_is_refused(tmp_path: Path, more: str, s
 def test_a_budget_that_no_cell_can_keep_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text(GOOD.replace("logistic, strategies: [fedavg]", "mlp, strategies: [fedper]") + "epsilon: [4]\n")
-    with pytest.raises(InputError, match="none of its cells can be trained with patient-level privacy yet"):
+    with pytest.raises(InputError, match="none of its cells can be trained with patient-level privacy"):
         check_names(load_suite(str(path)), Choice())
+
+
+def test_an_option_that_takes_the_place_of_a_suites_axis_does_so_for_entries_that_chose_of_it_and_anchors_stay(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "suite.yaml"
+    chosen = "[{model: logistic, strategies: [fedavg, pooled], epsilon: [8]}]"
+    path.write_text(GOOD.replace("[{model: logistic, strategies: [fedavg]}]", chosen) + "epsilon: [8, 2, null]\n")
+
+    def budgets(epsilon: list[float] | None) -> set[tuple[str, float | None]]:
+        cells, _, _ = cells_of(Asked(suite=str(path), epsilon=epsilon), tmp_path / "out", quiet=True)
+        return {(cell.spec.strategy.name, cell.spec.privacy and cell.spec.privacy.epsilon) for cell in cells}
+
+    assert budgets(None) == {("fedavg", 8), ("pooled", None), ("truth", None)}
+    assert budgets([4.0]) == {("fedavg", 4), ("pooled", None), ("truth", None)}

@@ -272,7 +272,7 @@ def test_a_site_that_charts_nothing_has_its_codes(meds_site):
 
 
 def test_sites_too_small_for_any_agreement_get_a_sentence(meds_site):
-    with pytest.raises(InputError, match="No site has enough training patients"):
+    with pytest.raises(InputError, match="no site has enough training patients"):
         TABULAR.agree(TABULAR.sketch(hospital(meds_site, "a", 0, n=4)))
 
 

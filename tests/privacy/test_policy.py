@@ -61,6 +61,14 @@ def test_an_empty_policy_rules_nothing_but_the_smallest_count() -> None:
             "privacy.total: found without `required: true`, expected both",
         ),
         (
+            "privacy: {largest_clip: 1}",
+            "privacy.largest_clip: found without `required: true`, expected both",
+        ),
+        (
+            "privacy: {noise: cryptographic}",
+            "privacy.noise: found without `required: true`, expected both",
+        ),
+        (
             "privacy: {required: true, total: {epsilon: 1, delta: 0.1}}",
             "privacy.total: found without per_analysis, expected both",
         ),

@@ -398,6 +398,9 @@ def cells_of(asked: Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[A
     faults = FaultPlan.load(asked.faults) if asked.faults else None
     if faults is not None:
         changes["faults"] = {"file": faults}
+    replaced: dict[str, Any] = {name: None for name in ("faults", "epsilon") if name in changes}
+    if replaced:  # entries chose of what the suite had
+        changes["entries"] = tuple(entry.model_copy(update=replaced) for entry in loaded.entries)
     loaded = with_more(loaded.model_copy(update=changes), asked.model or (), asked.strategy or ())
     choice = Choice.parse(asked.only or [])
     check_names(loaded, choice)

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import output
-from bench.commands.grid import Epsilon, Only, PolicyFile, SiteOption, Suite, TaskOption
+from bench.commands.grid import (
+    Epsilon,
+    Model,
+    Only,
+    PolicyFile,
+    Rounds,
+    Seeds,
+    SiteOption,
+    Strategy,
+    Suite,
+    TaskOption,
+)
 from bench.commands.options import DEFAULT_OUT, Json, Out
 
 if TYPE_CHECKING:
@@ -72,6 +83,10 @@ def plan(
     site: SiteOption = None,
     task: TaskOption = None,
     only: Only = None,
+    seeds: Seeds = None,
+    rounds: Rounds = None,
+    model: Model = None,
+    strategy: Strategy = None,
     policy: PolicyFile = None,
     json_: Json = False,
 ) -> None:
@@ -80,7 +95,18 @@ def plan(
     from bench.policies import policies_of
     from bench.spending import planned
 
-    asked = Asked(suite=suite, site=site, task=task, only=only, epsilon=epsilon, policy=policy)
+    asked = Asked(
+        suite=suite,
+        site=site,
+        task=task,
+        only=only,
+        seeds=seeds,
+        rounds=rounds,
+        model=model,
+        strategy=strategy,
+        epsilon=epsilon,
+        policy=policy,
+    )
     cells, sites, loaded = cells_of(asked, DEFAULT_OUT, quiet=json_)
     report = PrivacyPlan(suite=loaded.name, spends=tuple(planned(cells, sites, policies_of(policy or [], sites))))
     if json_:
