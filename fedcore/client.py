@@ -31,9 +31,9 @@ from fedcore.engines.grid import MEMORY_LOST, SHORTAGE, SITE_FAILED, TERMS
 from fedcore.engines.parcels import parcel, plain, record
 from fedcore.errors import CheckpointError, StorageError
 from fedcore.features import representation
-from fedcore.features.representation import FeatureSpace, PrivateRepresentation
+from fedcore.features.representation import FeatureSpace, PrivateRepresentation, Representation
 from fedcore.gate import gate
-from fedcore.guard import SECURE, Guard
+from fedcore.guard import SECURE, Guard, Proposal
 from fedcore.learner import Arrays, Learner, Setting, TrainingError, log_loss
 from fedcore.local import Local, Split, Update, Visit
 from fedcore.memory import SiteMemory
@@ -91,10 +91,20 @@ class Desk:
         if key not in self._splits:
             space = self.space
             chosen = self.samples.in_split(name)
-            encoded = representation.load(space.representation).encode(chosen, space)
+            encoded = self.representation(space.representation).encode(chosen, space)
             patient = np.unique(chosen.patient_id, return_inverse=True)[1].astype(np.int64)
             self._splits[key] = Split(encoded, chosen.label, patient)
         return self._splits[key]
+
+    def representation(self, name: str) -> Representation:
+        """A representation: where a policy or a budget holds one of FedWard's, whoever asks.
+
+        Raises:
+            InputError: it is none.
+        """
+        if (self.terms is not None or self.guard is not None) and name not in representation.names():
+            raise InputError(f"representation '{name}' is no code of FedWard's, which this site's terms want")
+        return representation.load(name)
 
     @cached_property
     def protection(self) -> Protection | None:
@@ -200,13 +210,14 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
 
     @app.query("statistics")
     def statistics(message: Message, context: Context) -> Message:
-        chosen = representation.load(str(parcel(message.content).texts["representation"]))
-        here = desk(message, context)
+        here, told = desk(message, context), parcel(message.content).texts
+        chosen = here.representation(str(told["representation"]))
         training = here.samples.in_split("train")
         if here.protection is None:
             drawn = chosen.sketch(training)
         elif isinstance(chosen, PrivateRepresentation):
-            drawn = chosen.sketch_privately(training, *here.protection.statistics())
+            asked = Proposal.of(told)
+            drawn = chosen.sketch_privately(training, *here.protection.statistics(asked.setting, asked.rounds))
         else:
             raise InputError(
                 f"representation '{chosen.name}' cannot be agreed on with noise; expected one of FedWard's"

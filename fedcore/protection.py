@@ -13,9 +13,10 @@ from pathlib import Path
 
 from fedcore.learner import Setting
 from fedcore.local import Split
+from fedcore.options import check_bounds
 from fedcore.streams import stream
 from privacy.accounting import Mechanism, noise_multiplier
-from privacy.dpsgd import DPSGD
+from privacy.dpsgd import CLIPS, DPSGD
 from privacy.ledger import Budget, Ledger
 from privacy.noise import Cryptographic, Seeded, Source
 from privacy.terms import Terms
@@ -79,15 +80,16 @@ class Protection:
         """What each phase will release if all goes as agreed: phase -> mechanism.
 
         Args:
-            setting: holds `sampling_rate` and `steps`.
+            setting: holds `sampling_rate`, `steps` and `clip`.
             rounds: in how many rounds the site is asked to train.
 
         Raises:
             sites.errors.InputError: the setting is out of bounds, or no noise keeps the site within its budget.
         """
-        rate, steps = float(setting["sampling_rate"]), int(setting["steps"])
-        if not 0 < rate < 1:
-            raise InputError(f"sampling_rate: found {rate:g}, expected a share of the patients above 0 and below 1")
+        check_bounds(setting)
+        rate, steps, clip = float(setting["sampling_rate"]), int(setting["steps"]), float(setting["clip"])
+        if not CLIPS[0] <= clip <= CLIPS[1]:
+            raise InputError(f"clip: found {clip:g}, expected a length from {CLIPS[0]:g} to {CLIPS[1]:g}")
         budget = self.budget
         try:
             statistics = Mechanism(_statistics_noise(budget.epsilon * self.terms.statistics, budget.delta))
@@ -96,17 +98,23 @@ class Protection:
             raise InputError(str(error)) from error
         return {STATISTICS: statistics, TRAINING: Mechanism(noise, rate, steps * rounds)}
 
-    def statistics(self) -> tuple[float, Source]:
+    def statistics(self, setting: Setting, rounds: int) -> tuple[float, Source]:
         """The noise of the statistics, over their sensitivity, and its source; the spend is written down.
+
+        All that the site will release is settled here: what of it is asked for may not depend on what came out.
+
+        Args:
+            setting: with which the sites will train.
+            rounds: in how many rounds.
 
         Raises:
             privacy.ledger.BudgetError: the budget would be passed.
             privacy.ledger.LedgerError: the spend cannot be written down.
         """
-        budget = self.ledger.budget
-        noise = _statistics_noise(budget.epsilon * self.terms.statistics, budget.delta)
-        self.ledger.spend(STATISTICS, STATISTICS, Mechanism(noise), repeats=self._repeats)
-        return noise, self._source(STATISTICS)
+        planned = self.planned(setting, rounds)
+        self.ledger.settle(planned.values())
+        self.ledger.spend(STATISTICS, STATISTICS, planned[STATISTICS], repeats=self._repeats)
+        return planned[STATISTICS].noise_multiplier, self._source(STATISTICS)
 
     def training(self, trial: int, number: int, rounds: int, stream: str, setting: Setting, split: Split) -> DPSGD:
         """DP-SGD for one visit; the spend is written down.
@@ -123,11 +131,10 @@ class Protection:
             privacy.ledger.BudgetError: the budget would be passed.
             privacy.ledger.LedgerError: the spend cannot be written down.
         """
-        whole = self.planned(setting, rounds)[TRAINING]
-        if not self.ledger.mechanisms(TRAINING):
-            self.ledger.foresee([whole])
+        planned = self.planned(setting, rounds)
+        self.ledger.settle(planned.values())
         steps = int(setting["steps"])
-        visit = replace(whole, count=steps)
+        visit = replace(planned[TRAINING], count=steps)
         self.ledger.spend(f"{TRAINING}/{trial}/{number}/{stream}", TRAINING, visit, repeats=self._repeats)
         return DPSGD(
             noise_multiplier=visit.noise_multiplier,

@@ -116,6 +116,8 @@ class DroppedAnswers(Block):
 class SiteLevel(Block):
     """Noise with which a coordinator hid single hospitals; its epsilon is of another unit than patient-level privacy's.
 
+    It is that of the models alone, given what the sites agreed on and the losses they told, which bear no such noise.
+
     `noise_multiplier`: over what one hospital can change a round's sum by, the least of those tried; `models`: how many
     were released, of all settings that were tried; `noise` says that the noise was seeded.
     """

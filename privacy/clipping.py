@@ -7,10 +7,11 @@ most 2C, provided that a row's loss depends on no other row (`privacy.dpsgd.refu
 Where every trained parameter is that of a linear layer or an embedding, what such a layer sees and what comes back to
 it hold each row's gradient. Three exact ways to the clipped sum:
 
-- `_Vector`: a linear layer that is used once and sees one vector a row. Norms are products of lengths, the sum is one
-  product (Goodfellow, Efficient Per-Example Gradient Computations, 2015); no row's gradient is ever made.
-- `_Positions`: a linear layer or an embedding that is used several times or sees several vectors a row, as in recurrent
-  networks and attention: each row's gradient is one small product, made once for its norm and the sum.
+- `_Vector`: a linear layer that is used once and sees one vector of each patient. Norms are products of lengths, the
+  sum is one product (Goodfellow, Efficient Per-Example Gradient Computations, 2015); nobody's gradient is ever made.
+- `_Positions`: a linear layer or an embedding that is used several times or sees several vectors of a patient, as in
+  recurrent networks, in attention, and where patients have several rows: each one's gradient is one small product, made
+  once for its norm and the sum. (Norms from inner products alone would cancel where stays are alike.)
 - else Opacus makes each row's gradient by hooks.
 """
 
@@ -67,12 +68,12 @@ class Clipping:
         if len(truth) == 0:
             return Clipped({name: torch.zeros_like(value) for name, value in self._named.items()}, truth[:0])
         units = _Units(patient)
-        if self._layers is None:
-            parts = _by_rows(self._network, inputs, truth, units)
-        else:
-            parts = _by_layers(self._network, self._layers, inputs, truth, units)
+        parts = self._parts(inputs, truth, units)
         lengths = [part.squared() for part in parts]  # [units] each
         whole = lengths[0] if len(lengths) == 1 else torch.stack(lengths).sum(0)
+        counted = torch.isfinite(whole)
+        if not bool(counted.all()):
+            return self._counted(inputs, truth, units, counted, clip)
         if self._per_layer:
             factors = [_factor(one, clip / len(parts) ** 0.5) for one in lengths]
         else:
@@ -85,6 +86,19 @@ class Clipping:
             for name, value in self._named.items()
         }
         return Clipped(found, whole)
+
+    def _counted(self, inputs: Inputs, truth: Tensor, units: "_Units", counted: Tensor, clip: float) -> Clipped:
+        """The sum over those whose gradient is a number: what overflows counts for nothing, and is told to nobody."""
+        rows = torch.nonzero(counted[units.of_row]).squeeze(1)
+        place = torch.cumsum(counted, 0) - 1
+        batch = {name: value[rows] for name, value in inputs.items()}
+        total, some = self.sum(batch, truth[rows], place[units.of_row[rows]], clip)
+        return Clipped(total, torch.full_like(counted, torch.inf, dtype=some.dtype).index_put_((counted,), some))
+
+    def _parts(self, inputs: Inputs, truth: Tensor, units: "_Units") -> "list[_Part]":
+        if self._layers is None:
+            return _by_rows(self._network, inputs, truth, units)
+        return _by_layers(self._network, self._layers, inputs, truth, units)
 
 
 def by_layers(network: nn.Module) -> bool:
@@ -131,7 +145,12 @@ def _layers(network: nn.Module) -> list[Layer]:
         layer
         for layer in network.modules()
         if isinstance(layer, nn.Linear)
-        or (isinstance(layer, nn.Embedding) and layer.padding_idx is None and not layer.scale_grad_by_freq)
+        or (
+            isinstance(layer, nn.Embedding)
+            and layer.padding_idx is None
+            and layer.max_norm is None
+            and not layer.scale_grad_by_freq
+        )
     ]
     return plain
 
@@ -177,20 +196,14 @@ class _Units:
 
 
 class _Vector:
-    def __init__(self, layer: nn.Linear, seen: Tensor, back: Tensor, units: _Units) -> None:
-        self._layer, self._seen, self._back, self._units = layer, seen, back, units
+    def __init__(self, layer: nn.Linear, seen: Tensor, back: Tensor) -> None:
+        self._layer, self._seen, self._back = layer, seen, back
 
     def squared(self) -> Tensor:
-        bias = float(self._layer.bias is not None)
-        if self._units.alone:
-            return self._back.square().sum(1) * (self._seen.square().sum(1) + bias)
-        whose = self._units.of_row
-        same = (whose[:, None] == whose[None, :]).to(self._back.dtype)
-        inner = (self._back @ self._back.T) * (self._seen @ self._seen.T + bias)
-        return self._units.summed((inner * same).sum(1))
+        return self._back.square().sum(1) * (self._seen.square().sum(1) + float(self._layer.bias is not None))
 
     def total(self, factor: Tensor) -> dict[int, Tensor]:
-        weighted = self._back * (factor if self._units.alone else factor[self._units.of_row])[:, None]
+        weighted = self._back * factor[:, None]
         found = {id(self._layer.weight): weighted.T @ self._seen}
         if self._layer.bias is not None:
             found[id(self._layer.bias)] = weighted.sum(0)
@@ -247,8 +260,8 @@ def _by_layers(network: nn.Module, layers: list[Layer], inputs: Inputs, truth: T
 def _part(uses: list[tuple[Layer, Tensor, Tensor]], units: _Units) -> _Part:
     """What one layer's uses add to the gradients."""
     layer, first, back = uses[0]
-    if isinstance(layer, nn.Linear) and len(uses) == 1 and first.ndim == 2:
-        return _Vector(layer, first, back.reshape(len(first), -1), units)
+    if isinstance(layer, nn.Linear) and len(uses) == 1 and first.ndim == 2 and units.alone:
+        return _Vector(layer, first, back.reshape(len(first), -1))
     rows = units.rows
     out, wide = layer.weight.shape if isinstance(layer, nn.Linear) else reversed(layer.weight.shape)
     shape = (rows, -1, wide) if isinstance(layer, nn.Linear) else (rows, -1)

@@ -22,21 +22,35 @@ class MixesPatientsError(ValueError):
     """A network lets one patient's rows change what another's come to: one sentence with the remedy."""
 
 
-def refuse(network: nn.Module, inputs: Inputs, truth: Tensor) -> None:
-    """See on a few rows that a network can be trained with patient-level privacy.
+def refuse(network: nn.Module, like: Inputs) -> None:
+    """See that a network can be trained with patient-level privacy.
+
+    It is tried with weights and rows that are made up: an error is a release, and may depend on no patient.
 
     Args:
-        network: as it trains.
-        inputs: a few rows.
-        truth: float [n].
+        network: as it trains; its weights are changed.
+        like: rows of the same shapes and types, of which nothing else is looked at.
 
     Raises:
-        MixesPatientsError: a row's logit depends on other rows.
+        MixesPatientsError: a row's logit depends on other rows, or what is trained is changed by looking at rows.
         privacy.clipping.InexactError: patients' gradients cannot be told apart.
     """
-    refuse_mixing(network, inputs)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in network.parameters():
+            value.copy_(torch.randn(value.shape, generator=draw) * 0.3)
+    rows = {name: _made_up(value, draw) for name, value in like.items()}
+    refuse_mixing(network, rows)
     with _without_dropout(network):
-        refuse_inexact(network, inputs, truth)
+        refuse_inexact(network, rows, torch.tensor([0.0, 1.0, 1.0, 0.0], device=next(iter(rows.values())).device))
+
+
+def _made_up(like: Tensor, draw: torch.Generator) -> Tensor:
+    """Four rows: numbers in [0, 1); of whole ones 0 and 1 where they are many to a row, as words are, else up to 3."""
+    shape = (4, *like.shape[1:])
+    if like.dtype.is_floating_point:
+        return torch.rand(shape, generator=draw).to(like)
+    return torch.randint(2 if like.ndim > 1 else 4, shape, generator=draw).to(like)
 
 
 def refuse_mixing(network: nn.Module, inputs: Inputs) -> None:
@@ -49,25 +63,28 @@ def refuse_mixing(network: nn.Module, inputs: Inputs) -> None:
         inputs: two rows or more; with fewer nothing can be seen, and nothing can mix.
 
     Raises:
-        MixesPatientsError: it changes.
+        MixesPatientsError: it changes, or so do weights or statistics that travel with the model.
     """
     if len(next(iter(inputs.values()))) < 2:
         return
     before = {name: value.clone() for name, value in network.state_dict().items()}
+    told = (
+        "the model lets one patient change what another's rows come to, as batch normalisation does; it cannot be "
+        "trained with patient-level privacy; normalise each row by itself (LayerNorm, GroupNorm), or freeze the "
+        "statistics"
+    )
     alone = {name: torch.cat([value[:1], torch.zeros_like(value[1:])]) for name, value in inputs.items()}
     other = {name: torch.cat([value[:1]] * len(value)) for name, value in inputs.items()}
     try:
         with torch.no_grad(), _without_dropout(network):
             whole, first, again = (network(**rows)[0] for rows in (inputs, alone, other))
+        if not all(torch.equal(value, before[name]) for name, value in network.state_dict().items()):
+            raise MixesPatientsError(told)
     finally:
         network.load_state_dict(before)
     scale = 1e-4 * (1 + float(whole.abs()))
     if max(float((whole - first).abs()), float((whole - again).abs())) > scale:
-        raise MixesPatientsError(
-            "the model lets one patient change what another's rows come to, as batch normalisation does; it cannot be "
-            "trained with patient-level privacy; normalise each row by itself (LayerNorm, GroupNorm), or freeze the "
-            "statistics"
-        )
+        raise MixesPatientsError(told)
 
 
 @contextmanager
@@ -84,6 +101,9 @@ def _without_dropout(network: nn.Module) -> Iterator[None]:
 
 PHYSICAL = 1024
 """Rows whose gradients are made at once, or those of one patient who has more; the sum is over all that were drawn."""
+
+CLIPS = (1e-3, 1e3)
+"""Between which C lies: far outside float32 loses the noise, or the gradients beside it."""
 
 ADAPTATION = 0.2
 """How fast an adaptive bound follows: the learning rate of Andrew et al."""
@@ -137,7 +157,8 @@ class DPSGD:
             yield {name: (value + noise * self._normal(value)) / expected for name, value in total.items()}
             if self.quantile is not None:
                 balance = _balance(squared, self.clip) + self._count_deviation * float(self.source.normal((1,))[0])
-                self.clip *= math.exp(-ADAPTATION * (balance / expected + 0.5 - self.quantile))
+                followed = self.clip * math.exp(-ADAPTATION * (balance / expected + 0.5 - self.quantile))
+                self.clip = min(max(followed, CLIPS[0]), CLIPS[1])
 
     @property
     def _count_deviation(self) -> float:

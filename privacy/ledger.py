@@ -21,6 +21,7 @@ from privacy.accounting import ACCOUNTANTS, Mechanism, composed, epsilon
 
 FORMAT = "fedward.ledger/1"
 BEGINNING = "0" * 64
+PLAN = "settled"
 
 
 class LedgerError(RuntimeError):
@@ -90,13 +91,14 @@ class Ledger:
         self._path = path
         self._entries: dict[str, Entry] = {}
         self._size = 0
-        self._allowed: tuple[Mechanism, ...] = ()
+        self._settled: tuple[Mechanism, ...] | None = None
+        self._lines = 0
         self._last = BEGINNING
         if path is None:
             return
         if path.is_file():
             self._read(path)
-        elif expected:
+        elif expected or _head(path).is_file():
             raise LedgerError(
                 f"{path}: the ledger of what this site has spent is lost; restore it, or delete the whole federation"
             )
@@ -140,25 +142,42 @@ class Ledger:
             )
             self._entries[key] = Entry(key, phase, mechanism)
 
-    def foresee(self, mechanisms: Iterable[Mechanism]) -> None:
-        """See that the budget suffices for what is spent and for these; whatever of them is spent then costs no sum.
+    def settle(self, mechanisms: Iterable[Mechanism]) -> None:
+        """Write down, once and before anything is released, what all releases will be; nothing else is spent then.
+
+        Accountants compose mechanisms that stand beforehand: what is computed from earlier releases may be chosen by
+        them, the noise and the number of later ones may not.
 
         Raises:
-            BudgetError: it does not.
+            BudgetError: they pass the budget, or others were settled.
+            LedgerError: they cannot be written down.
         """
-        self._allow((*self.mechanisms(), *mechanisms))
+        plan = composed(mechanisms)
+        with self._alone():
+            if self._settled is None and not self._entries:
+                self._within(plan)
+                self._append({PLAN: [[one.noise_multiplier, one.sampling_rate, one.count] for one in plan]})
+                self._settled = plan
+            elif self._settled != plan:
+                raise BudgetError("the site has settled what it releases, and this is other noise or another number")
 
     def _allow(self, mechanisms: tuple[Mechanism, ...]) -> None:
         after = composed(mechanisms)
-        if _less(after, self._allowed):
-            return
-        spent = epsilon(after, self.budget.delta)
+        if self._settled is None:
+            self._within(after)
+        elif not _less(after, self._settled):
+            raise BudgetError(
+                f"the site's budget of epsilon {self.budget.epsilon:g} at delta {self.budget.delta:.3g} is spent: with "
+                "this release there would be more than was settled"
+            )
+
+    def _within(self, mechanisms: tuple[Mechanism, ...]) -> None:
+        spent = epsilon(mechanisms, self.budget.delta)
         if spent > self.budget.epsilon:
             raise BudgetError(
                 f"the site's budget of epsilon {self.budget.epsilon:g} at delta {self.budget.delta:.3g} would be "
                 f"passed: with this release it would have spent {spent:.4g}"
             )
-        self._allowed = after
 
     def mechanisms(self, phase: str | None = None) -> tuple[Mechanism, ...]:
         """What was released, in canonical form; of one phase alone if it is named."""
@@ -188,7 +207,7 @@ class Ledger:
             with self._path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if os.fstat(file.fileno()).st_size != self._size:
-                    self._entries, self._last = {}, BEGINNING
+                    self._entries, self._settled, self._last = {}, None, BEGINNING
                     self._read(self._path)
                 yield
         except OSError as error:
@@ -206,16 +225,36 @@ class Ledger:
                     file.flush()
                     os.fsync(file.fileno())
                     self._size = file.tell()
+                self._lines += 1
+                self._keep_head(self._path, hashlib.sha256(line.encode()).hexdigest())
             except OSError as error:
                 raise LedgerError(
                     f"{self._path}: cannot be written ({error.strerror}); nothing was released; mend that and run again"
                 ) from error
         self._last = hashlib.sha256(line.encode()).hexdigest()
 
+    def _keep_head(self, path: Path, last: str) -> None:
+        """Keep, beside the ledger, how many lines it has and the last one's hash: so that lost ones are missed."""
+        fresh = path.with_name(path.name + ".new")
+        with fresh.open("w", encoding="ascii") as file:
+            file.write(f"{self._lines} {last}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(_head(path))
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
     def _read(self, path: Path) -> None:
         damaged = f"{path}: line {{}} of the ledger is damaged; restore it, or delete the whole federation"
         lines = path.read_bytes().splitlines(keepends=True)
-        if len(lines) > 1 and not lines[-1].endswith(b"\n"):  # killed while it was written: it was not released
+        known, last = 0, ""
+        if _head(path).is_file():
+            number_of, _, last = _head(path).read_text(encoding="ascii").strip().partition(" ")
+            known = int(number_of) if number_of.isdigit() else len(lines) + 1
+        if len(lines) > max(known, 1) and not lines[-1].endswith(b"\n"):  # killed while it was written: not released
             os.truncate(path, sum(map(len, lines[:-1])))
             lines.pop()
         for number, line in enumerate(lines, start=1):
@@ -230,15 +269,23 @@ class Ledger:
                 told = {"format": FORMAT, "epsilon": self.budget.epsilon, "delta": self.budget.delta}
                 if content != told:
                     raise LedgerError(f"{path}: the ledger is of another budget; expected {json.dumps(told)}")
+            elif PLAN in content:
+                self._settled = tuple(Mechanism(*numbers) for numbers in content[PLAN])
             else:
                 key, phase, *numbers = (
                     content[name] for name in ("key", "phase", "noise_multiplier", "sampling_rate", "count")
                 )
                 self._entries[key] = Entry(key, phase, Mechanism(*numbers))
             self._last = hashlib.sha256(line).hexdigest()
-        if not lines:
-            raise LedgerError(damaged.format(1))
-        self._size = sum(map(len, lines))
+            if number == known and self._last != last:
+                raise LedgerError(damaged.format(number))
+        if len(lines) < max(known, 1):
+            raise LedgerError(damaged.format(len(lines) + 1))
+        self._size, self._lines = sum(map(len, lines)), len(lines)
+
+
+def _head(path: Path) -> Path:
+    return path.with_name(path.name + ".head")
 
 
 def _less(some: tuple[Mechanism, ...], others: tuple[Mechanism, ...]) -> bool:

@@ -105,7 +105,7 @@ def audited(record: Record, sites: Sequence[Site], canaries: int, progress: Call
     plan = plan_of(request_of(spec, "inline", real=real))
     taking_part = [one.samples.in_split("train") for one in served]
     these = [_Site.of(plan, one) for one in taking_part if messages.released(_patients(one))]
-    space = _agreed(shown, these)
+    space = _agreed(shown, these, plan)
     claims = {one.site: one for one in record.privacy}
     for one in these:
         if one.samples.site in claims:
@@ -127,12 +127,13 @@ class _Site:
         return cls(samples, Protection(plan.terms, samples.site, _patients(samples), plan.seed))
 
 
-def _agreed(shown: str, these: Sequence[_Site]) -> FeatureSpace:
+def _agreed(shown: str, these: Sequence[_Site], plan: Plan) -> FeatureSpace:
     """The features that the sites agree on with noise."""
     chosen = representation.load(shown)
     if not isinstance(chosen, PrivateRepresentation):
         raise InputError(f"representation '{shown}' cannot be agreed on privately, so that the cell cannot be audited")
-    drawn = [chosen.sketch_privately(one.samples, *one.protection.statistics()) for one in these]
+    asked = (plan.untuned, plan.untuned_rounds)
+    drawn = [chosen.sketch_privately(one.samples, *one.protection.statistics(*asked)) for one in these]
     return chosen.agree(sketches.merge(drawn))
 
 

@@ -115,6 +115,12 @@ def trained_folder(spec: Spec, code_fingerprint: str) -> Path:
     return home() / "trained" / key[:2] / key
 
 
+def ledgers_of(spec: Spec, folder: Path, request: FederationRequest) -> str:
+    """What the folder of a cell's ledgers is called: a claim outlives the code that spent it; seeded noise has none."""
+    claimed = request.privacy is not None and request.privacy.noise == "cryptographic"
+    return hashlib.sha256(training_id(spec).encode()).hexdigest() if claimed else folder.name
+
+
 def predict(
     spec: Spec,
     task: Task,
@@ -158,7 +164,7 @@ def predict(
         if checkpoint and not reuse:
             shutil.rmtree(checkpoint, ignore_errors=True)
         request = request_of(spec, engine, real=any(site.dataset.manifest.data_kind == "real" for site in sites))
-        ledgers = home() / "ledgers" / folder.name
+        ledgers = home() / "ledgers" / ledgers_of(spec, folder, request)
         passed: list[Passed] | None = None if spec.attack is None else []
         guards = guards_of(policies, spec, ledgers.name)
         result = _federation(samples, request, checkpoint, ledgers, on_round, guards, passed)

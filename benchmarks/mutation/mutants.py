@@ -144,10 +144,10 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_it_says_what_all_releases_together_come_to",
         ),
         (
-            "what was foreseen is allowed without end",
+            "what was settled is allowed without end",
             "one.count <= sampled.get((one.noise_multiplier, one.sampling_rate), 0)",
             "(one.noise_multiplier, one.sampling_rate) in sampled",
-            "test_what_goes_beyond_what_was_foreseen_is_summed_up_anew",
+            "test_what_was_settled_is_allowed_to_the_last_and_nothing_else",
         ),
     ),
     *_in(
@@ -301,14 +301,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/privacy/test_audit.py",
         (
             "one step a visit is written down",
-            "visit = replace(whole, count=steps)",
-            "visit = replace(whole, count=1)",
+            "visit = replace(planned[TRAINING], count=steps)",
+            "visit = replace(planned[TRAINING], count=1)",
             "test_as_many_steps_are_made_as_are_written_down",
         ),
         (
             "training is not written down",
             'self.ledger.spend(f"{TRAINING}/{trial}/{number}/{stream}", TRAINING, visit, repeats=self._repeats)',
-            "self.ledger.foresee([visit])",
+            "self.ledger.settle(planned.values())",
             "test_as_many_steps_are_made_as_are_written_down",
         ),
         (

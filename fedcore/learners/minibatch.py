@@ -52,6 +52,7 @@ class MinibatchLearner:
         self._optimizer = optimizer
         self._keeps_moments = keeps_moments
         self._kept: nn.Module | None = None
+        self._private = False  # whether it was seen that the network can be trained privately
 
     def initial(self, seed: int) -> Arrays:
         """The network as torch initialises it."""
@@ -148,12 +149,14 @@ class MinibatchLearner:
         inputs = {name: _tensor(value, place) for name, value in encoded.items()}
         target = torch.from_numpy(label.astype(np.float32)).to(place)
         with _seeded(seed, place):
+            if not self._private:
+                try:
+                    refuse(self._built(place).train(), inputs)
+                except (MixesPatientsError, InexactError) as error:
+                    raise TrainingError(str(error)) from error
+                self._private = True
             network = self._network(arrays, place).train()
             trained = _trained(network, objective)
-            try:
-                refuse(network, {name: value[:4] for name, value in inputs.items()}, target[:4])
-            except (MixesPatientsError, InexactError) as error:
-                raise TrainingError(str(error)) from error
             optimizer = self._optimizer(
                 trained.items(), step_size=float(self._setting["step_size"]), l2=float(self._setting["l2"])
             )
@@ -167,7 +170,8 @@ class MinibatchLearner:
                 for value, pull in pulls:
                     pull(value)
                 optimizer.step()
-        result = _arrays(network)
+        learned = dict(network.named_parameters())
+        result = {name: value if name in learned else arrays[name] for name, value in _arrays(network).items()}
         if not all(np.isfinite(value).all() for value in result.values()):
             raise TrainingError("the model is not finite; expected numbers; choose a smaller step_size")
         mean = {name: (trace / how.steps).cpu().numpy() for name, trace in traced.items()}

@@ -77,6 +77,7 @@ def _learner(sizes: Sizes, setting: Setting, *, keeps_moments: bool = False, pri
             at = (length.long() - EVENTS).clamp(min=0)[:, None] + torch.arange(longest, device=code.device)
             there = at < length[:, None]
             code, gap_hours, value = (each.gather(1, at) for each in (code, gap_hours, value))
+            gap_hours = gap_hours * there  # whatever stands in the padding
             visible = there.clone()
             visible[:, 0] = True  # a softmax over nothing is not a number
             x = self.code(code) + value[:, :, None] * self.value(code) + _encoded(_hours_before_last(gap_hours))

@@ -12,7 +12,8 @@ is no number counts for nothing. That is what Flower's wrappers of the same name
 **It protects hospitals, not patients**: neighbours are federations without one hospital, and the coordinator is trusted
 with what the sites send. Noise that hides one of five hospitals hides most of what the five have in common: it is a
 baseline for federations of hundreds. Its epsilon has another unit than patient-level privacy, and is never set beside
-it. The noise follows from the cell's seed, so it runs on simulated and open data only.
+it; it is that of the models, given the feature space and the losses by which a round and a setting were chosen. The
+noise follows from the cell's seed, so it runs on simulated and open data only.
 """
 
 from collections.abc import Sequence

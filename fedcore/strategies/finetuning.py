@@ -38,6 +38,7 @@ STRATEGY = StrategySpec(
     paper="Yu, Bagdasaryan and Shmatikov, Salvaging Federated Learning by Local Adaptation, 2020",
     sums=True,
     when="each site wants the best model for its own patients; the first personalised one to try",
+    private=False,
     options={"finetune_epochs": 2},
     ranges={"finetune_epochs": Range(1, 10, whole=True)},
 )

@@ -48,19 +48,28 @@ def test_what_is_planned_is_within_the_budget_and_uses_it() -> None:
     assert 0.99 * 4 <= spent <= 4
 
 
-def test_training_that_cannot_be_paid_to_its_end_is_not_begun() -> None:
-    """The statistics were asked for twice: all of the training's rounds but the last could be paid."""
+def test_what_was_not_settled_before_the_first_release_is_refused() -> None:
+    """A coordinator that asks twice, or chooses the training by what the statistics were."""
     here = protection()
-    here.statistics()
-    here.statistics()
+    here.statistics(SETTING, ROUNDS)
     with pytest.raises(BudgetError):
-        visit(here, 1)
-    assert [entry.phase for entry in here.ledger.entries] == [STATISTICS] * 2
+        here.statistics(SETTING, ROUNDS)
+    for asked, rounds in (({**SETTING, "sampling_rate": 0.3}, ROUNDS), ({**SETTING, "steps": 1}, ROUNDS), (SETTING, 9)):
+        with pytest.raises(BudgetError, match="has settled"):
+            here.training(0, 1, rounds, "train", asked, SPLIT)
+    visit(here, 1)
+    assert [entry.phase for entry in here.ledger.entries] == [STATISTICS, TRAINING]
+
+
+@pytest.mark.parametrize("clip", [7.2e-46, 1e-4, 1e5, float("nan"), float("inf")])
+def test_a_clip_at_which_numbers_lose_the_noise_is_refused(clip: float) -> None:
+    with pytest.raises(InputError, match="clip"):
+        protection().planned({**SETTING, "clip": clip}, ROUNDS)
 
 
 def test_statistics_are_written_down_before_their_noise_is_handed_out(tmp_path: Path) -> None:
     here = protection(path=tmp_path / "ledger")
-    noise, _ = here.statistics()
+    noise, _ = here.statistics(SETTING, ROUNDS)
     (entry,) = protection(path=tmp_path / "ledger").ledger.entries
     assert entry.mechanism == Mechanism(noise)
     assert epsilon([entry.mechanism], here.ledger.budget.delta) <= 0.15 * 4
@@ -73,7 +82,7 @@ def test_delta_is_a_tenth_of_a_patients_share_at_most(patients: int) -> None:
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, 1.5])
 def test_a_sampling_rate_that_is_no_sampling_is_refused(rate: float) -> None:
-    with pytest.raises(InputError, match="sampling_rate: found"):
+    with pytest.raises(InputError, match=r"'sampling_rate' is .* expected a number above 0 and below 1"):
         protection().planned({**SETTING, "sampling_rate": rate}, ROUNDS)
 
 
@@ -88,7 +97,7 @@ def test_a_visit_made_again_is_paid_again_unless_its_noise_is_the_same(noise: st
 @pytest.mark.parametrize(("noise", "source"), [("seeded", Seeded), ("cryptographic", Cryptographic)])
 def test_noise_comes_from_the_source_that_the_terms_say(noise: str, source: type) -> None:
     here = protection(noise)
-    for found in (here.statistics()[1], visit(here, 1).source):
+    for found in (here.statistics(SETTING, ROUNDS)[1], visit(here, 1).source):
         assert isinstance(found, source)
         assert found.claim == (noise == "cryptographic")
 
@@ -103,10 +112,10 @@ def test_a_site_that_goes_on_without_its_ledger_releases_nothing(tmp_path: Path)
 
     first = desk()
     assert first.protection is not None
-    first.protection.statistics()
+    first.protection.statistics(SETTING, ROUNDS)
     first.memory.agree({"space": "{}"})
     (tmp_path / "ledgers" / "amman.ledger").unlink()
     again = desk().protection
     assert again is not None
     with pytest.raises(LedgerError, match="is lost"):
-        again.statistics()
+        again.statistics(SETTING, ROUNDS)

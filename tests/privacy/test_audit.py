@@ -149,6 +149,6 @@ def test_the_noise_of_two_visits_is_never_the_same(noise: str) -> None:
     one = _protection(noise=noise)
     visits = [(0, 1, "train"), (0, 2, "train"), (1, 1, "train"), (0, 1, "personal")]
     found = [drawn(one, *names) for names in visits]
-    found.append(tuple(one.statistics()[1].normal((3,)).tolist()))
+    found.append(tuple(one.statistics(SETTING, ROUNDS)[1].normal((3,)).tolist()))
     found.append(drawn(_protection("bern", noise), 0, 1, "train"))
     assert len(set(found)) == len(found)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from privacy import dpsgd
 from privacy.clipping import Clipped, Clipping, InexactError, Inputs, by_layers, refuse_inexact
-from privacy.dpsgd import DPSGD, MixesPatientsError, refuse_mixing
+from privacy.dpsgd import DPSGD, MixesPatientsError, refuse, refuse_mixing
 from privacy.noise import Cryptographic, Seeded
 
 FEATURES = 5
@@ -329,3 +329,64 @@ def test_cryptographic_noise_is_never_the_same_and_normal() -> None:
     uniform = Cryptographic().uniform(4000)
     assert uniform.min() >= 0 and uniform.max() < 1
     assert kstest(uniform, "uniform").pvalue > 1e-6
+
+
+def test_stays_that_nearly_cancel_count_for_c_at_most() -> None:
+    """Lengths from inner products alone would come to nothing, and nothing would be clipped."""
+    built, _, _, _ = made("logistic", 1, 2, 1)
+    row = torch.randn(1, FEATURES, generator=torch.Generator().manual_seed(4)) * 5
+    x = torch.cat([row, row * (1 + 1e-6)])
+    with torch.no_grad():
+        built.weight.zero_()  # type: ignore[operator, union-attr]
+        built.bias.zero_()  # type: ignore[operator, union-attr]
+    for clip in (1e-3, 1e-6):
+        found = Clipping(built).sum({"x": x}, torch.tensor([0.0, 1.0]), torch.tensor([0, 0]), clip)
+        assert length(found.total) <= clip
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_patient_whose_gradient_is_no_number_counts_for_nothing(network: str) -> None:
+    built, x, truth, whose = made(network, 9, 8, 5)
+    others = whose != 2
+    broken = torch.where(others[:, None], x, torch.full_like(x, torch.inf))
+    found = Clipping(built).sum({"x": broken}, truth, whose, 0.5).total
+    place = torch.unique(whose[others], return_inverse=True)[1]
+    expected = Clipping(built).sum({"x": x[others]}, truth[others], place, 0.5).total
+    assert difference(found, expected) < 1e-6
+    alone = Clipping(built).sum({"x": broken[~others]}, truth[~others], whose[~others] * 0, 0.5).total
+    assert length(alone) == 0
+
+
+class Remembering(nn.Module):
+    """Keeps statistics of each row's own values: no row changes another's logit, and yet they travel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm1d(FEATURES, track_running_stats=True)
+        self.output = nn.Linear(FEATURES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.norm(x[:, :, None].expand(-1, -1, 2) * torch.tensor([1.0, 2.0])).mean(2))[:, 0]
+
+
+class Renormed(nn.Module):
+    """An embedding whose words are shortened where they are looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.output = nn.Embedding(2, 3, max_norm=0.01), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.words((x > 0).long()).mean(1))[:, 0]
+
+
+@pytest.mark.parametrize("network", [Remembering, Renormed, Normalised])
+def test_what_looking_at_rows_changes_is_refused(network: Callable[[], nn.Module]) -> None:
+    with pytest.raises(MixesPatientsError):
+        refuse(network().train(), {"x": torch.zeros(4, FEATURES)})
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_whether_a_network_is_refused_depends_on_no_patient(network: str) -> None:
+    """An error is a release: rows that would break anything are looked at for their shape alone."""
+    refuse(NETWORKS[network]().train(), {"x": torch.full((1, FEATURES), torch.nan)})

@@ -38,27 +38,55 @@ def test_what_would_pass_the_budget_is_refused_and_not_written(tmp_path: Path) -
     assert ledger.spent() <= 4.0 < epsilon([Mechanism(2.0, 0.1, 20 * (rounds + 1))], 1e-4)
 
 
-def test_what_was_foreseen_is_allowed_to_the_last_and_no_further() -> None:
-    ledger = Ledger(BUDGET)
+def test_what_was_settled_is_allowed_to_the_last_and_nothing_else(tmp_path: Path) -> None:
+    ledger = Ledger(BUDGET, tmp_path / "ledger")
     with pytest.raises(BudgetError):
-        ledger.foresee([Mechanism(2.0, 0.1, 2000)])
-    ledger.foresee([Mechanism(2.0, 0.1, 100), Mechanism(10.0)])
+        ledger.settle([Mechanism(2.0, 0.1, 2000)])
+    ledger.settle([Mechanism(2.0, 0.1, 100), Mechanism(10.0)])
     for number in range(5):
         ledger.spend(f"training/{number}", "training", STEP)
-    with pytest.raises(BudgetError):
-        ledger.spend("more", "training", Mechanism(0.5))
-
-
-def test_what_goes_beyond_what_was_foreseen_is_summed_up_anew() -> None:
-    made = []
-    for foreseen in ([], [Mechanism(2.0, 0.1, 60)]):
-        ledger = Ledger(BUDGET)
-        ledger.foresee(foreseen)
+    for another in (STEP, Mechanism(0.5), Mechanism(3.0, 0.1, 1), Mechanism(2.0, 0.05, 1)):
+        with pytest.raises(BudgetError, match=r"is spent|settled"):
+            ledger.spend("more", "training", another)
         with pytest.raises(BudgetError):
-            for number in range(100):
-                ledger.spend(f"training/{number}", "training", STEP)
-        made.append(len(ledger.entries))
-    assert made[0] == made[1] > 3
+            Ledger(BUDGET, tmp_path / "ledger").spend("more", "training", another)
+    ledger.spend("statistics", "statistics", Mechanism(10.0))
+    with pytest.raises(BudgetError):
+        ledger.spend("more", "statistics", Mechanism(10.0))
+
+
+def test_what_is_released_is_not_settled_anew_after_something_came_out() -> None:
+    """The accountant composes what stands beforehand: later noise and numbers may not follow from earlier releases."""
+    ledger = Ledger(BUDGET)
+    ledger.settle([Mechanism(10.0), Mechanism(2.0, 0.1, 100)])
+    ledger.spend("statistics", "statistics", Mechanism(10.0))
+    ledger.settle([Mechanism(10.0), Mechanism(2.0, 0.1, 100)])
+    with pytest.raises(BudgetError, match="other noise or another number"):
+        ledger.settle([Mechanism(10.0), Mechanism(4.0, 0.2, 100)])
+    late = Ledger(BUDGET)
+    late.spend("statistics", "statistics", Mechanism(10.0))
+    with pytest.raises(BudgetError):
+        late.settle([Mechanism(10.0)])
+
+
+@pytest.mark.parametrize("lost", ["a byte", "a line", "all but the first", "all"])
+def test_a_ledger_that_has_lost_its_end_is_refused(tmp_path: Path, lost: str) -> None:
+    path = tmp_path / "ledger"
+    ledger = Ledger(BUDGET, path)
+    for number in range(3):
+        ledger.spend(f"training/{number}", "training", STEP)
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    left = {"a byte": content[:-1], "a line": b"".join(lines[:-1]), "all but the first": lines[0], "all": b""}[lost]
+    path.write_bytes(left)
+    if lost == "all":
+        path.unlink()
+    with pytest.raises(LedgerError, match=r"is damaged|is lost"):
+        Ledger(BUDGET, path)
+    path.write_bytes(content)
+    assert len(Ledger(BUDGET, path).entries) == 3
+    path.write_bytes(content + b'{"key": "training/3", "pha')  # killed while it was written: nothing was released
+    assert len(Ledger(BUDGET, path).entries) == 3
 
 
 def test_a_release_made_once_more_is_a_spend_unless_its_noise_is_the_same() -> None:
@@ -102,10 +130,9 @@ def _written(path: Path) -> list[bytes]:
 def test_a_line_that_was_cut_off_was_never_released(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     lines = _written(path)
-    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:-5])
+    path.write_bytes(b"".join(lines) + lines[-1][:-5])  # killed while it wrote: its head does not know of it
     ledger = Ledger(BUDGET, path)
-    assert len(ledger.entries) == 2
-    ledger.spend("training/2", "training", STEP)
+    assert len(ledger.entries) == len(lines) - 1
     assert path.read_bytes() == b"".join(lines)
 
 

@@ -1,5 +1,6 @@
 """A federation whose sites take part on terms: what leaves them, what it costs, and who stops when it is spent."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_each_model_with_a_private_recipe_is_clipped_by_its_layers_and_exactly(n
     network = recipe.learner(SIZES, recipe.untuned)._built(torch.device("cpu")).train()  # type: ignore[attr-defined]
     rows, truth = _rows(spec.representation, 9), torch.arange(9) % 2.0
     assert by_layers(network)
-    refuse(network, rows, truth)
+    refuse(copy.deepcopy(network), rows)
     for value in rows.values():  # four patients, of whom one has more rows than another
         assert len(value) == 9
     patient = torch.tensor([0, 1, 0, 2, 1, 0, 3, 0, 2])
@@ -248,10 +249,11 @@ def test_a_round_done_again_is_a_spend_of_its_own_and_none_is_lost(
 
 def test_a_ledger_that_is_lost_is_not_begun_anew(tmp_path: Path) -> None:
     one = Protection(TERMS, "amman", 100, 0, tmp_path / "ledger")
-    one.statistics()
+    setting = model.load("logistic").recipe("private").untuned
+    one.statistics(setting, ROUNDS)
     (tmp_path / "ledger").unlink()
     with pytest.raises(LedgerError, match="is lost"):
-        Protection(TERMS, "amman", 100, 0, tmp_path / "ledger", expected=True).statistics()
+        Protection(TERMS, "amman", 100, 0, tmp_path / "ledger", expected=True).statistics(setting, ROUNDS)
 
 
 @pytest.mark.parametrize(
