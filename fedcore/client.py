@@ -27,6 +27,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
+from fedcore.distributed import noised_step
 from fedcore.engines.grid import MEMORY_LOST, SHORTAGE, SITE_FAILED, TERMS
 from fedcore.engines.parcels import parcel, plain, record
 from fedcore.errors import CheckpointError, StorageError
@@ -39,6 +40,7 @@ from fedcore.local import Local, Split, Update, Visit
 from fedcore.memory import SiteMemory
 from fedcore.models import model
 from fedcore.models.model import ModelSpec, Sizes
+from fedcore.plan import refuse_unshared
 from fedcore.protection import Protection
 from fedcore.samples import SiteSamples
 from fedcore.secure import secure_actions
@@ -49,6 +51,8 @@ from privacy.policy import PolicyRefusal
 from privacy.releases import messages, sketches
 from privacy.releases.messages import TOO_FEW
 from privacy.releases.sketches import ReleaseError
+from privacy.secagg.fixed_point import FixedPoint
+from privacy.secagg.masks import Words
 from privacy.terms import Terms
 from sites.errors import InputError
 
@@ -117,6 +121,11 @@ class Desk:
         expected = bool(self.memory.agreed) or (self.guard is not None and self.guard.expects_ledger())
         patients = self.patients("train")
         return Protection(self.terms, self.samples.site, patients, self._seed, path, expected=expected)
+
+    @property
+    def shares_noise(self) -> bool:
+        """Whether its models leave in secure sums only, with its share of their noise."""
+        return self.terms is not None and self.terms.place == "distributed"
 
     def patients(self, split: str) -> int:
         """How many patients a split has."""
@@ -240,7 +249,7 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
         name = next((key for key in sent if key not in update.beside), "arrays")
         return _reply(message, arrays={name: update.arrays, **update.beside}, numbers=numbers)
 
-    secure_actions(app, desk, _trained, _reply)
+    secure_actions(app, desk, _trained, _noised, _reply)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -261,15 +270,12 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
 
 def _trained(here: Desk, message: Message) -> tuple[Update, dict[str, Any]]:
     """Train as the message says: the update, and the numbers that go with it."""
-    split = here.split("train")
-    weight = messages.released(split.patients)
-    if weight == 0:
-        raise ReleaseError(f"{TOO_FEW}; a model of so few would tell of each of them")
+    if here.shares_noise:
+        raise ReleaseError("the site shares its noise with others; none of its models leaves but in a secure sum")
+    split, weight = here.split("train"), _weight(here)
     visit = here.visit(message)
     update = here.local.train(visit)
-    terms = message.content[TERMS]
-    trial, last, best = (int(str(terms[name])) for name in ("trial", "last-round", "best-round"))
-    here.memory.write(trial, visit.round, visit.memory, last=last, best=best)
+    _remember(here, message, visit)
     numbers = {
         "num-examples": len(split.label),
         "loss-weight": weight,
@@ -279,6 +285,35 @@ def _trained(here: Desk, message: Message) -> tuple[Update, dict[str, Any]]:
     if here.protection is not None:  # stays are the patients' own, and a loss would be one release more
         numbers |= {"num-examples": weight, "loss-weight": 0, "loss-sum": 0.0}
     return update, numbers
+
+
+def _noised(here: Desk, message: Message, threshold: int, fixed: FixedPoint) -> Words:
+    """Make one step as the message says: integers with the site's share of the noise (`fedcore.distributed`)."""
+    weight, visit = _weight(here), here.visit(message)
+    refuse_unshared(here.memory.term("strategy"), here.strategy, visit.setting)
+    assert here.protection is not None
+    words = noised_step(visit, here.protection.budget, int(here.memory.term("rounds")), weight, threshold, fixed)
+    _remember(here, message, visit)
+    return words
+
+
+def _weight(here: Desk) -> int:
+    """How many training patients the site has, as it may be told.
+
+    Raises:
+        ReleaseError: too few to train.
+    """
+    weight = messages.released(here.split("train").patients)
+    if weight == 0:
+        raise ReleaseError(f"{TOO_FEW}; a model of so few would tell of each of them")
+    return weight
+
+
+def _remember(here: Desk, message: Message, visit: Visit) -> None:
+    """Keep what a visit remembers, as of its round."""
+    terms = message.content[TERMS]
+    trial, last, best = (int(str(terms[name])) for name in ("trial", "last-round", "best-round"))
+    here.memory.write(trial, visit.round, visit.memory, last=last, best=best)
 
 
 @lru_cache(maxsize=2)

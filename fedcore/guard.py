@@ -251,6 +251,10 @@ class Guard:
             return
         if rules.required and rules.noise == "cryptographic" and terms.noise != "cryptographic":
             raise self._refusal("privacy.noise", "this analysis's noise follows from its seed and protects nobody")
+        if rules.required and terms.place == "distributed" and not rules.shared_noise:
+            raise self._refusal(
+                "privacy.shared_noise", "this analysis lets sites share their noise, each release bears a part"
+            )
         for name in ("epsilon", "delta") if rules.per_analysis is not None else ():
             wanted, most = getattr(terms, name), getattr(rules.per_analysis, name)
             if wanted is not None and wanted > most:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fedcore.faults.kinds import Leave, Slow
 from fedcore.faults.plan import FaultPlan
 from fedcore.learner import Setting
+from fedcore.local import Plain
 from fedcore.models import model
 from fedcore.models.model import ModelSpec
 from fedcore.options import check_bounds
@@ -60,6 +61,11 @@ class Plan:
     terms: Terms | None = None
     secure: bool = False
 
+    @property
+    def shares_noise(self) -> bool:
+        """Whether the sites share the noise."""
+        return self.terms is not None and self.terms.place == "distributed"
+
 
 def plan_of(request: FederationRequest) -> Plan:
     """The plan of a request.
@@ -81,6 +87,13 @@ def plan_of(request: FederationRequest) -> Plan:
     for setting in (request.config, *(request.settings or ())):
         refuse_unknown(spec, kind, request.strategy, chosen, setting)
     declared: Setting = {**recipe.untuned, **chosen.options}
+    untuned_rounds = min(request.rounds or recipe.untuned_rounds, recipe.untuned_rounds)
+    if request.privacy is not None and request.privacy.place == "distributed":
+        if not request.secure_aggregation:
+            raise InputError("distributed noise protects nobody unless sums are secure; ask for secure aggregation too")
+        refuse_unshared(strategy_name, chosen, request.config)
+        untuned_rounds = request.rounds or recipe.untuned_rounds * int(recipe.untuned["steps"])
+        declared = {**declared, "steps": 1}
     tried = recipe.settings if request.settings is None else request.settings
     anchor = request.strategy in strategy.ANCHORS
     return Plan(
@@ -93,7 +106,7 @@ def plan_of(request: FederationRequest) -> Plan:
         rounds=request.rounds or recipe.rounds,
         patience=recipe.patience,
         untuned={**declared, **request.config},
-        untuned_rounds=min(request.rounds or recipe.untuned_rounds, recipe.untuned_rounds),
+        untuned_rounds=untuned_rounds,
         seed=request.seed,
         initial_seed=rules.initial_seed(request.seed)
         if rules is not None and rules.initial_seed is not None
@@ -125,6 +138,29 @@ def refuse_single(name: str, chosen: StrategySpec, faults: FaultPlan | None) -> 
                 f"fault '{fault.kind}' changes a single site's answer, which secure aggregation hides; expected leave "
                 "or slow"
             )
+
+
+def refuse_unshared(name: str, chosen: StrategySpec, setting: Setting) -> None:
+    """See that a strategy's sites can share noise: a round is one plain step, of which the server uses the mean alone.
+
+    Raises:
+        InputError: they train otherwise.
+    """
+    if not chosen.sums or not chosen.private or type(chosen.local) is not Plain:
+        raise InputError(
+            f"strategy '{name}' cannot be trained with distributed noise, where a round is one plain step of each "
+            "site; choose fedavg, fedavgm, fedadam, fedyogi or fedadagrad"
+        )
+    if setting.get("steps", 1) != 1:
+        raise InputError(
+            f"option 'steps' is {setting['steps']:g}; expected 1 with distributed noise, where a round is one step; "
+            "ask for more rounds"
+        )
+    if setting.get("quantile", 0):
+        raise InputError(
+            f"option 'quantile' is {setting['quantile']:g}; expected 0 with distributed noise, which a bound that "
+            "adapts has none of"
+        )
 
 
 def private_recipe(name: str, chosen: StrategySpec, tuned: bool) -> str:

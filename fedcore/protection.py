@@ -6,7 +6,7 @@ rest for as many DP-SGD steps as the agreed rounds have. A coordinator that asks
 a site whose budget is spent, and which says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from fedcore.local import Split
 from fedcore.options import check_bounds
 from fedcore.streams import stream
 from privacy.accounting import Mechanism, noise_multiplier
+from privacy.distributed import KEPT_BACK
 from privacy.dpsgd import CLIPS, DPSGD
 from privacy.ledger import Budget, Ledger
 from privacy.noise import Cryptographic, Seeded, Source
@@ -23,6 +24,9 @@ from privacy.terms import Terms
 from sites.errors import InputError
 
 STATISTICS, TRAINING = "statistics", "training"
+
+AGREED = "noise_multiplier"
+"""The hyperparameter that the coordinator adds where sites share noise: what serves them all."""
 
 
 class Protection:
@@ -80,7 +84,8 @@ class Protection:
         """What each phase will release if all goes as agreed: phase -> mechanism.
 
         Args:
-            setting: holds `sampling_rate`, `steps` and `clip`.
+            setting: holds `sampling_rate`, `steps` and `clip`; `noise_multiplier` where sites share noise and have
+                agreed on it.
             rounds: in how many rounds the site is asked to train.
 
         Raises:
@@ -93,9 +98,17 @@ class Protection:
         budget = self.budget
         try:
             statistics = Mechanism(_statistics_noise(budget.epsilon * self.terms.statistics, budget.delta))
-            noise = _training_noise(budget.epsilon, budget.delta, rate, steps * rounds, (statistics,))
+            noise = _training_noise(budget.epsilon, self._training_delta, rate, steps * rounds, (statistics,))
         except ValueError as error:
             raise InputError(str(error)) from error
+        if self.terms.place == "distributed" and AGREED in setting:
+            agreed = float(setting[AGREED])
+            if not agreed >= noise * (1 - 1e-9):
+                raise InputError(
+                    f"the sites agreed on a noise multiplier of {agreed:.4g}; this site needs {noise:.4g} for its "
+                    "delta; name one delta for all sites"
+                )
+            noise = agreed
         return {STATISTICS: statistics, TRAINING: Mechanism(noise, rate, steps * rounds)}
 
     def statistics(self, setting: Setting, rounds: int) -> tuple[float, Source]:
@@ -149,6 +162,11 @@ class Protection:
         )
 
     @property
+    def _training_delta(self) -> float:
+        """The delta of Gaussian noise: of noise that is shared a part is kept back for rounding."""
+        return self.budget.delta * (1 - KEPT_BACK if self.terms.place == "distributed" else 1)
+
+    @property
     def _repeats(self) -> bool:
         """Seeded noise is the same when a round is done again: it is the same release."""
         return self.terms.noise == "seeded"
@@ -157,6 +175,21 @@ class Protection:
         if self.terms.noise == "seeded":
             return Seeded(stream(self._seed, "noise", self._site, *names))
         return Cryptographic()
+
+
+def agreed_noise(terms: Terms, patients: Iterable[int], setting: Setting, rounds: int) -> float:
+    """The noise multiplier that serves every one of some sites: that of the largest, whose delta is the smallest.
+
+    Args:
+        terms: theirs.
+        patients: how many each has.
+        setting: see `Protection.planned`.
+        rounds: as well.
+
+    Raises:
+        sites.errors.InputError: no noise keeps the largest within its budget.
+    """
+    return Protection(terms, "", max(patients), 0).planned(setting, rounds)[TRAINING].noise_multiplier
 
 
 @lru_cache

@@ -38,6 +38,9 @@ SECURE = "secure"
 BOUND = 2.0**20
 """The largest number that a model may hold."""
 
+NOISED_BOUND = 2.0**12
+"""The same where sites share the noise: a finer grid, on which rounding costs next to nothing of delta."""
+
 _ROUND, _VECTOR = "secure-round", "secure-vector"
 
 
@@ -47,11 +50,17 @@ class Desk(Protocol):
     samples: SiteSamples
     memory: SiteMemory
 
+    @property
+    def shares_noise(self) -> bool:
+        """Whether models leave with a share of the noise that their sum needs."""
+        ...
+
 
 def secure_actions(
     app: ClientApp,
     open_desk: Callable[[Message, Context], Any],
     trained: Callable[[Any, Message], tuple[Update, Mapping[str, Any]]],
+    noised: Callable[[Any, Message, int, FixedPoint], Words],
     reply: Callable[..., Message],
 ) -> None:
     """Teach the sites' app the four stages.
@@ -60,6 +69,7 @@ def secure_actions(
         app: theirs.
         open_desk: the desk of the site whose context it is.
         trained: trains as a message says: the update and the numbers that `train` would send.
+        noised: makes one step as a message says, for a threshold: a vector that has the site's share of the noise.
         reply: makes a reply of named arrays.
     """
 
@@ -87,8 +97,11 @@ def secure_actions(
         if participant.has_masked(sealed):
             words = _kept(here)
         else:
-            sent = parcel(message.content).arrays
-            words = _vector(sent, *trained(here, message), asked)
+            if here.shares_noise:
+                words = noised(here, message, participant.threshold, fixed_point(asked))
+            else:
+                sent = parcel(message.content).arrays
+                words = _vector(sent, *trained(here, message), asked)
             participant.mask(sealed, words)
             here.memory.note(_VECTOR, words.data)
             _remember(here, participant)

@@ -6,7 +6,7 @@ with the lowest log loss over all tuning samples is the result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.app import Context
@@ -22,7 +22,9 @@ from fedcore.features.representation import FeatureSpace
 from fedcore.guard import Proposal
 from fedcore.learner import Arrays, Setting
 from fedcore.plan import Plan
+from fedcore.protection import AGREED, agreed_noise
 from fedcore.rounds import OnRound, RoundReport, Search, Trial
+from fedcore.secure import NOISED_BOUND
 from privacy.releases import sketches
 from privacy.releases.messages import TOO_FEW
 from sites.errors import InputError
@@ -138,6 +140,9 @@ def federate(
         reasons = [f"site {site}: {reason}" for site, reason in grid.refused.items()]
         reasons += [f"{', '.join(few)}: {TOO_FEW}"] if few else []
         raise InputError(f"no site can train ({'; '.join(reasons)}); expected at least one")
+    weights = [grid.introductions[site]["train"] for site in grid.sites]
+    plan = _with_agreed_noise(plan, weights)
+    proposal = Proposal.of_plan(plan).texts()
     space, failed = _agree(grid, plan, proposal)
     skipped |= failed
     if plan.faults is not None:
@@ -169,7 +174,7 @@ def federate(
     trials: list[Trial] = []
     models: list[Arrays | None] = []
     remembered: list[Mapping[str, int]] = []
-    secured = Secured(grid, max(grid.introductions[site]["train"] for site in grid.sites)) if plan.secure else None
+    secured = Secured(grid, max(weights), NOISED_BOUND if plan.shares_noise else None) if plan.secure else None
     own_start = False
     for number, setting in enumerate(settings):
         search = Search(grid, plan, space, number, setting, secured)
@@ -203,6 +208,14 @@ def federate(
 
 
 _TUNING = ("tuning", "tuning-events", "tuning-non-events")
+
+
+def _with_agreed_noise(plan: Plan, patients: Sequence[int]) -> Plan:
+    """The plan with the noise multiplier that serves all sites, where they share noise."""
+    if plan.terms is None or not plan.shares_noise:
+        return plan
+    noise = agreed_noise(plan.terms, patients, plan.untuned, plan.untuned_rounds)
+    return replace(plan, untuned={**plan.untuned, AGREED: noise})
 
 
 def _agree(grid: SiteGrid, plan: Plan, proposal: Mapping[str, str]) -> tuple[FeatureSpace, dict[str, str]]:

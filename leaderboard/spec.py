@@ -67,6 +67,10 @@ class FederationPlan(Block):
     protocol: Name | None = None
 
 
+SHARED_NOISE = "distributed DP-SGD"
+"""The mechanism whose noise the sites share, on secure sums."""
+
+
 class PrivacyPlan(Block):
     """What was promised. A field that a mechanism does not use is null."""
 

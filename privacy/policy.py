@@ -71,6 +71,11 @@ class PrivacyRules(_Closed):
         default="cryptographic",
         description="cryptographic, or any: seeded noise too, which protects nobody and is for data that is no secret",
     )
+    shared_noise: bool = Field(
+        default=False,
+        strict=True,
+        description="true: the noise may be shared among sites, on secure sums; false: this site adds all of its own",
+    )
     per_analysis: Limit | None = Field(
         default=None, description="epsilon and delta, the most that one analysis (one cell) may spend"
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from bench.modes import SHARED
 from fedcore.federation import FederationRequest, FederationResult
 from fedcore.prepare import Prepared
 from fedcore.protection import STATISTICS, TRAINING
@@ -27,6 +28,7 @@ from leaderboard.measured import (
     least_real,
 )
 from leaderboard.record import Spec
+from leaderboard.spec import SHARED_NOISE
 from privacy.accounting import Mechanism, epsilon
 from sites.site import Site
 
@@ -148,7 +150,8 @@ def releases(spec: Spec, served: Sequence[Prepared], result: FederationResult) -
     if spec.strategy.name in ANCHORS:
         return ()
     if result.ledgers:
-        return tuple(one for name in names for one in _private_releases(name, result))
+        shared = spec.privacy is not None and spec.privacy.mechanism == SHARED_NOISE
+        return tuple(one for name in names for one in _private_releases(name, result, shared=shared))
     return tuple(
         Release(what=what, where=name, public=reason)
         for name in names
@@ -157,8 +160,11 @@ def releases(spec: Spec, served: Sequence[Prepared], result: FederationResult) -
     )
 
 
-def checks(result: FederationResult) -> tuple[Check, ...]:
-    """Whether sums were learnt of enough sites, where models were summed securely, and what that took."""
+def checks(result: FederationResult, *, shared: bool = False) -> tuple[Check, ...]:
+    """Whether sums were learnt of enough sites, where models were summed securely, and what that took.
+
+    `shared`: whether the sites shared the noise on them.
+    """
     done = result.secured
     if done is None:
         return ()
@@ -167,15 +173,18 @@ def checks(result: FederationResult) -> tuple[Check, ...]:
         f"{done.threshold} or more; no single model update left its site unmasked; {done.bytes_up} bytes up and "
         f"{done.bytes_down} down in its four stages"
     )
+    if shared:
+        detail += f"; noise placed: distributed, {SHARED}"
     return (Check(name="secure aggregation", passed=done.fewest >= done.threshold, detail=detail),)
 
 
-def _private_releases(site: str, result: FederationResult) -> Iterator[Release]:
+def _private_releases(site: str, result: FederationResult, *, shared: bool) -> Iterator[Release]:
     """How many patients a site has is public by the definition of who are neighbours; all else has its epsilon."""
     patients = "the number of its training patients"
     yield Release(what=patients, where=site, public="neighbours are equally many (privacy/accounting.py)")
     ledger = result.ledgers[site]
-    for phase, what in ((STATISTICS, "feature statistics"), (TRAINING, "model updates")):
+    updates = "sums of model updates, with noise that the sites shared" if shared else "model updates"
+    for phase, what in ((STATISTICS, "feature statistics"), (TRAINING, updates)):
         if ledger.mechanisms(phase):
             yield Release(what=what, where=site, epsilon=ledger.spent(phase=phase))
 

@@ -15,7 +15,7 @@ from bench.code import representation_of
 from bench.commands.audit import Audited
 from bench.open import open_all
 from bench.suite import load_suite, names
-from bench.training import prepared_sites, request_of
+from bench.training import noise_placed, prepared_sites, request_of
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace, PrivateRepresentation
 from fedcore.learner import PrivateLearner
@@ -60,6 +60,11 @@ def private_record(cell: str, out: Path) -> Record:
         raise InputError(
             f"cell {record.cell_id[:12]} was trained without a budget of epsilon, so that there is no claim to audit; "
             "name a cell that was run with --epsilon"
+        )
+    if noise_placed(record.spec) == "distributed":
+        raise InputError(
+            f"cell {record.cell_id[:12]} was trained with noise that the sites shared, which no site's training alone "
+            "shows; audit a cell that was run with --noise local"
         )
     return record
 

@@ -31,3 +31,17 @@ class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class Noise(StrEnum):
+    """Who adds the noise that a budget asks for: each site all of its own, or the sites together on secure sums."""
+
+    local = "local"
+    distributed = "distributed"
+
+
+SHARED = (
+    "private against the coordinator and one site, if the coordinator follows the protocol of secure aggregation and "
+    "all other sites add their share"
+)
+"""What noise that sites share takes for granted."""

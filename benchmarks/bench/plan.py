@@ -21,7 +21,7 @@ from fedcore.learner import Setting
 from fedcore.models import model as models
 from fedcore.models.model import ModelSpec
 from fedcore.options import check_bounds
-from fedcore.plan import refuse_single
+from fedcore.plan import refuse_single, refuse_unshared
 from fedcore.plugin import is_plugin
 from fedcore.protocols import protocol as protocols
 from fedcore.rule import Roster
@@ -31,6 +31,7 @@ from fedcore.task import Task, load_task
 from leaderboard.evaluators import registry as metrics
 from leaderboard.record import Spec, cell_id
 from leaderboard.spec import (
+    SHARED_NOISE,
     AttackPlan,
     Configured,
     EvaluationPlan,
@@ -220,6 +221,7 @@ def check_names(suite: SuiteSpec, choice: Choice) -> None:
     _refuse_unscored(suite)
     _refuse_unprotected(suite, [pair for pair in in_suite if choice.allows(*pair)])
     _refuse_single(suite, sorted(pair for pair in in_suite if choice.allows(*pair)))
+    _refuse_unshared(suite, choice)
     if not any(choice.allows(model, name) for model, name in in_suite):
         raise InputError(f"suite {suite.name}: --only leaves no cell; no model in it goes with such a strategy")
     for task in suite.tasks:
@@ -321,7 +323,7 @@ def _asked(suite: SuiteSpec, choice: Choice) -> Iterator[_Asked]:
                         secure = _privacy(None) if suite.secure_aggregation and not anchor else None
                         yield _Asked(entry, name, config, tune, _axis(fault, plan), secure, attack)
                     else:
-                        noised = _privacy(budget, secure=suite.secure_aggregation)
+                        noised = _privacy(budget, secure=suite.secure_aggregation, shared=suite.noise == "distributed")
                         yield _Asked(entry, name, private, None, _axis(fault, plan), noised, attack)
 
 
@@ -412,18 +414,43 @@ def _refuse_single(suite: SuiteSpec, pairs: Sequence[tuple[str, str]]) -> None:
         raise InputError(f"suite {suite.name}: {error}") from None
 
 
+def _refuse_unshared(suite: SuiteSpec, choice: Choice) -> None:
+    """See that sites can share the noise of each private cell, where they are to.
+
+    Raises:
+        InputError: there is no noise, sums are not secure, or a strategy trains otherwise than by plain steps.
+    """
+    if suite.noise == "local":
+        return
+    lacking = "" if any(suite.epsilon) else "a budget (--epsilon)"
+    lacking = lacking if suite.secure_aggregation else "secure aggregation (--secure-aggregation)"
+    if lacking:
+        raise InputError(f"suite {suite.name}: noise: found distributed without {lacking}, expected both")
+    for entry in suite.entries:
+        model = models.load(_meant(suite, "model", entry.model))
+        for name in strategies_of(suite, entry):
+            chosen = strategies.load(_meant(suite, "strategy", name))
+            anchor = name in strategies.ANCHORS
+            if anchor or not choice.allows(entry.model, name) or unprotected(model, chosen):
+                continue
+            try:
+                refuse_unshared(name, chosen, entry.config)
+            except InputError as error:
+                raise InputError(f"suite {suite.name}: {error}") from None
+
+
 def unprotected(model: ModelSpec, strategy: StrategySpec) -> bool:
     """Whether the two cannot be trained with patient-level privacy."""
     return model.private is None or not strategy.private or strategy.lacks(model) is not None
 
 
-def _privacy(budget: float | None, *, secure: bool = True) -> PrivacyPlan:
+def _privacy(budget: float | None, *, secure: bool = True, shared: bool = False) -> PrivacyPlan:
     """What is promised: patients' privacy within a budget, or without one that no site's model is seen by itself."""
     if budget is None:
         return PrivacyPlan(mechanism="secure aggregation", unit="site", secure_aggregation=secure)
     share = Terms(epsilon=budget).statistics
     return PrivacyPlan(
-        mechanism="DP-SGD",
+        mechanism=SHARED_NOISE if shared else "DP-SGD",
         unit="patient",
         epsilon=budget,
         accountant="pld",

@@ -9,9 +9,9 @@ from bench.code import representation_of
 from bench.commands.privacy import PlannedSpend, Spent
 from bench.plan import Cell
 from bench.policies import Policies, guards_of, refusals
-from bench.training import prepared_sites, request_of
+from bench.training import noise_placed, prepared_sites, request_of
 from fedcore.plan import plan_of
-from fedcore.protection import Protection
+from fedcore.protection import AGREED, Protection, agreed_noise
 from leaderboard.record import Record
 from leaderboard.store import Store
 from privacy.accounting import Mechanism, epsilon
@@ -41,14 +41,19 @@ def planned(cells: Sequence[Cell], sites: Sequence[Site], policies: Policies) ->
         served, _ = prepared_sites(spec, cell.task, serving, representation)
         request = request_of(spec, "inline", real=False)
         plan = plan_of(request)
-        for one in (one.samples for one in served if not one.samples.external):
-            patients = len(np.unique(one.in_split("train").patient_id))
+        training = [one.samples for one in served if not one.samples.external]
+        counts = {one.site: len(np.unique(one.in_split("train").patient_id)) for one in training}
+        setting = dict(plan.untuned)
+        if plan.terms is not None and plan.terms.place == "distributed":
+            setting[AGREED] = agreed_noise(plan.terms, counts.values(), plan.untuned, plan.untuned_rounds)
+        for one in training:
+            patients = counts[one.site]
             terms = guards[one.site].terms(plan.terms) if one.site in guards else plan.terms
             if terms is None:
                 continue
             protection = Protection(terms, one.site, patients, spec.seed)
             delta = protection.ledger.budget.delta
-            for phase, mechanism in protection.planned(plan.untuned, plan.untuned_rounds).items():
+            for phase, mechanism in protection.planned(setting, plan.untuned_rounds).items():
                 yield PlannedSpend(
                     task=spec.task.name,
                     model=spec.model.name,
@@ -103,4 +108,5 @@ def spent(run: str, out: Path) -> Iterator[Spent]:
                 by_phase={phase: epsilon(made, one.delta) for phase, made in phases.items()},
                 opinions=dict(one.opinions),
                 claim=one.noise == "cryptographic",
+                noise_placed=noise_placed(spec),
             )

@@ -4,7 +4,7 @@ Suites that come with FedWard lie in `suites/`, one file each; any other is run 
 """
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError, model_validator
@@ -101,6 +101,7 @@ class SuiteSpec(BaseModel):
         faults: What goes wrong on purpose, by name, none for nothing: each federated cell runs under each.
         epsilon: Budgets of patient-level privacy under each of which each federated cell runs; none for no noise.
         secure_aggregation: Whether the coordinator of a federated cell learns sums of the sites' models only.
+        noise: Who adds a budget's noise: each site all of its own (`local`), or all together, on secure sums.
         attacks: What the federated cells are attacked with.
         min_sites: So many sites have to answer in a round.
         fraction: The share of the sites that is asked in a round.
@@ -122,6 +123,7 @@ class SuiteSpec(BaseModel):
     faults: dict[str, FaultPlan | None] = {}
     epsilon: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, ...] = ()
     secure_aggregation: bool = False
+    noise: Literal["local", "distributed"] = "local"
     attacks: Attacks | None = None
     min_sites: Annotated[int, Field(ge=1)] = 1
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -42,6 +43,7 @@ from leaderboard.measured import (
     Training,
 )
 from leaderboard.record import Spec, training_id
+from leaderboard.spec import SHARED_NOISE
 from sites.errors import InputError
 from sites.home import home
 from sites.site import Site
@@ -175,7 +177,7 @@ def predict(
             training=account.training(result, site_level=strategy.load(spec.strategy.name).site_level),
             policies=told(policies, (*refused, *at_the_site)),
             releases=account.releases(spec, served, result),
-            checks=account.checks(result),
+            checks=account.checks(result, shared=noise_placed(spec) == "distributed"),
             privacy=account.privacy(result, request),
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
@@ -233,7 +235,7 @@ def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
     if spec.privacy is not None and spec.privacy.epsilon is not None:
         noise = "cryptographic" if real else "seeded"
         terms = {"epsilon": spec.privacy.epsilon, "delta": spec.privacy.delta, "noise": noise}
-        terms |= spec.privacy.budget
+        terms |= {"place": noise_placed(spec), **spec.privacy.budget}
     asked = {
         "model": spec.model.name,
         "strategy": spec.strategy.name,
@@ -250,6 +252,11 @@ def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
         "engine": engine,
     }
     return FederationRequest.model_validate(asked)
+
+
+def noise_placed(spec: Spec) -> Literal["local", "distributed"]:
+    """Who adds the noise: each site all of its own, or the sites together."""
+    return "distributed" if spec.privacy is not None and spec.privacy.mechanism == SHARED_NOISE else "local"
 
 
 def _played(served: Sequence[Prepared], seed: int, patients: int | None) -> list[Prepared]:

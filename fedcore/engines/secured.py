@@ -52,14 +52,16 @@ class Secured:
     Args:
         grid: the sites.
         weight: the largest weight of one.
+        bound: the largest number that a model may hold; None: `fedcore.secure.BOUND`.
 
     Attributes:
         sums: what was summed so far.
     """
 
-    def __init__(self, grid: SiteGrid, weight: int) -> None:
+    def __init__(self, grid: SiteGrid, weight: int, bound: float | None = None) -> None:
         self._grid = grid
         self._weight = weight
+        self._bound = BOUND if bound is None else bound
         self.sums = SecuredSums()
 
     def exchange(self, turn: Turn, messages: Sequence[Message]) -> Summed:
@@ -96,7 +98,7 @@ class Secured:
             NoSumError: too few sites are left, or what they say does not fit together.
         """
         coordinator = Coordinator(name.encode(), threshold)
-        numbers: dict[str, Any] = {"most": len(asked), "weight": self._weight, "bound": BOUND}
+        numbers: dict[str, Any] = {"most": len(asked), "weight": self._weight, "bound": self._bound}
 
         def put(action: str, each: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
             contents = {

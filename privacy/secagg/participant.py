@@ -74,6 +74,11 @@ class Participant:
         made._survivors = state["survivors"]
         return made
 
+    @property
+    def threshold(self) -> int:
+        """So many sites have to stay to the end; 0 before stage 2."""
+        return self._threshold
+
     def advertise(self) -> bytes:
         """Stage 1: the site's two public keys."""
         return self._sealing.public + self._masking.public

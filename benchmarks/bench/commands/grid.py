@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from bench import output
 from bench.commands.options import DEFAULT_OUT, Json, Out
-from bench.modes import CacheMode, Device, Engine, Rerun
+from bench.modes import CacheMode, Device, Engine, Noise, Rerun
 from bench.provenance import DEVICE
 
 Suite = Annotated[
@@ -57,6 +57,10 @@ PolicyFile = Annotated[
 Secure = Annotated[
     bool,
     typer.Option("--secure-aggregation", help="Coordinators learn sums of the sites' models only. Anchors stay."),
+]
+NoiseOption = Annotated[
+    Noise | None,
+    typer.Option("--noise", help="Who adds a budget's noise: each site its own; or all together, on secure sums."),
 ]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Cells at a time; default: one a core.")]
 
@@ -170,6 +174,7 @@ def plan(
     epsilon: Epsilon = None,
     policy: PolicyFile = None,
     secure_aggregation: Secure = False,
+    noise: NoiseOption = None,
     out: Out = DEFAULT_OUT,
     jobs: Jobs = None,
     json_: Json = False,
@@ -193,6 +198,7 @@ def plan(
         epsilon,
         policy,
         secure_aggregation,
+        noise,
     )
     cells, sites, loaded = cells_of(asked, out, quiet=json_)
     pending = [cell for cell in cells if cell.found is None]
@@ -248,6 +254,7 @@ def run(
     epsilon: Epsilon = None,
     policy: PolicyFile = None,
     secure_aggregation: Secure = False,
+    noise: NoiseOption = None,
     engine: Annotated[Engine, typer.Option("--engine", help="Where a federation runs; the result is the same.")] = (
         Engine.inline
     ),
@@ -283,6 +290,7 @@ def run(
         epsilon,
         policy,
         secure_aggregation,
+        noise,
     )
     cells, sites, loaded = cells_of(asked, out, quiet=json_)
     finished = run_cells(
@@ -367,6 +375,7 @@ class Asked:
     epsilon: Sequence[float] | None = None
     policy: Sequence[str] | None = None
     secure_aggregation: bool = False
+    noise: Noise | None = None
 
 
 def cells_of(asked: Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[Any], Any]:
@@ -393,6 +402,8 @@ def cells_of(asked: Asked, out: Path, *, quiet: bool) -> tuple[list[Any], list[A
         changes["epsilon"] = tuple(dict.fromkeys(asked.epsilon))
     if asked.secure_aggregation:
         changes["secure_aggregation"] = True
+    if asked.noise:
+        changes["noise"] = asked.noise.value
     if asked.rounds:
         changes["rounds"] = asked.rounds
     faults = FaultPlan.load(asked.faults) if asked.faults else None

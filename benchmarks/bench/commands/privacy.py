@@ -11,9 +11,11 @@ from bench import output
 from bench.commands.grid import (
     Epsilon,
     Model,
+    NoiseOption,
     Only,
     PolicyFile,
     Rounds,
+    Secure,
     Seeds,
     SiteOption,
     Strategy,
@@ -21,6 +23,7 @@ from bench.commands.grid import (
     TaskOption,
 )
 from bench.commands.options import DEFAULT_OUT, Json, Out
+from bench.modes import SHARED
 
 if TYPE_CHECKING:
     from privacy.ledger import Budget
@@ -53,7 +56,10 @@ class PrivacyPlan(output.Report):
 
 
 class Spent(output.Report):
-    """What one site has spent in one cell; `left` of its budget. `claim` is false where noise follows from a seed."""
+    """What one site has spent in one cell; `left` of its budget. `claim` is false where noise follows from a seed.
+
+    `noise_placed`: `local`, each site adds all of its own; `distributed`, the sites share it on secure sums.
+    """
 
     cell_id: str
     task: str
@@ -67,6 +73,7 @@ class Spent(output.Report):
     by_phase: dict[str, float]
     opinions: dict[str, float | None]
     claim: bool
+    noise_placed: str
 
 
 class Ledgers(output.Report):
@@ -88,6 +95,8 @@ def plan(
     model: Model = None,
     strategy: Strategy = None,
     policy: PolicyFile = None,
+    secure_aggregation: Secure = False,
+    noise: NoiseOption = None,
     json_: Json = False,
 ) -> None:
     """Show noise, sampling and budget by site and phase, before anything is trained."""
@@ -106,6 +115,8 @@ def plan(
         strategy=strategy,
         epsilon=epsilon,
         policy=policy,
+        secure_aggregation=secure_aggregation,
+        noise=noise,
     )
     cells, sites, loaded = cells_of(asked, DEFAULT_OUT, quiet=json_)
     report = PrivacyPlan(suite=loaded.name, spends=tuple(planned(cells, sites, policies_of(policy or [], sites))))
@@ -179,6 +190,9 @@ def ledger(
     )
     if not all(s.claim for s in report.spent):
         output.say("noise: seeded, no privacy claim: simulated or open data, whose noise follows from the cell's seed")
+    shared = sorted({s.cell_id[:12] for s in report.spent if s.noise_placed == "distributed"})
+    if shared:
+        output.say(f"noise placed: distributed, in {', '.join(shared)}; {SHARED}")
     output.say(
         "A line is one cell's. A hospital that took part in several has spent at most the sum of their epsilons."
     )

@@ -84,6 +84,13 @@ def _requests() -> dict[str, FederationRequest]:
         "half of the sites": ask("logistic", "fedavg", fraction=0.5, rounds=3),
         "a class of the user's": ask("logistic", "mylab_engines:Damped"),
         "with privacy": ask("logistic", "scaffold", settings=None, privacy=Terms(epsilon=30, noise="seeded")),
+        "noise that sites share": ask(
+            "logistic",
+            "fedavg",
+            settings=None,
+            secure_aggregation=True,
+            privacy=Terms(epsilon=4, delta=0.1 / 128, noise="seeded", place="distributed"),
+        ),
         "sums only": ask("mlp", "fedadam", secure_aggregation=True),
         "a start of its own": ask("logistic", "mylab_engines:OwnStart"),
     }
