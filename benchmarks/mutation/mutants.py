@@ -329,14 +329,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/fedcore/test_protection.py",
         (
             "noise is planned for one round",
-            "_training_noise(budget.epsilon, budget.delta, rate, steps * rounds, (statistics,))",
-            "_training_noise(budget.epsilon, budget.delta, rate, steps, (statistics,))",
+            "_training_noise(budget.epsilon, self._training_delta, rate, steps * rounds, (statistics,))",
+            "_training_noise(budget.epsilon, self._training_delta, rate, steps, (statistics,))",
             "test_what_is_planned_is_within_the_budget_and_uses_it",
         ),
         (
             "the statistics are left out of the plan",
-            "_training_noise(budget.epsilon, budget.delta, rate, steps * rounds, (statistics,))",
-            "_training_noise(budget.epsilon, budget.delta, rate, steps * rounds, ())",
+            "_training_noise(budget.epsilon, self._training_delta, rate, steps * rounds, (statistics,))",
+            "_training_noise(budget.epsilon, self._training_delta, rate, steps * rounds, ())",
             "test_what_is_planned_is_within_the_budget_and_uses_it",
         ),
         (
@@ -524,6 +524,54 @@ MUTANTS: tuple[Mutant, ...] = (
             "expected = bool(self.memory.agreed) or (",
             "expected = (",
             "test_a_site_that_goes_on_without_its_ledger_releases_nothing",
+        ),
+    ),
+    *_in(
+        "privacy/distributed.py",
+        "tests/privacy/test_distributed.py",
+        (
+            "an insider's share counts as noise",
+            "return self.threshold - 1",
+            "return self.threshold",
+            "test_whoever_subtracts_a_share_faces_the_noise_that_is_accounted",
+        ),
+        (
+            "rounding to whole numbers is left out of what a patient moves",
+            " + math.sqrt(self.coordinates)",
+            "",
+            "test_rounding_counts_in_every_coordinate_and_round",
+        ),
+        (
+            "rounding counts once",
+            "return rounds * self.coordinates",
+            "return 1",
+            "test_rounding_counts_in_every_coordinate_and_round",
+        ),
+    ),
+    *_in(
+        "fedcore/distributed.py",
+        "tests/fedcore/federation/test_distributed.py",
+        (
+            "a step is rounded to float32",
+            "wide = value.astype(np.float64)",
+            "wide = value.astype(np.float32)",
+            "test_one_patient_moves_a_sites_integers_by_no_more_than_is_noised",
+        ),
+        (
+            "the share of the noise is left out",
+            "words[: noise.coordinates] += noise.draw(how.source).view(words.dtype)",
+            "pass",
+            "test_every_share_is_what_an_insider_leaves_over",
+        ),
+    ),
+    *_in(
+        CLIENT,
+        "tests/fedcore/federation/test_distributed.py",
+        (
+            "a site that shares noise sends a model of its own",
+            "if here.shares_noise:",
+            "if False:",
+            "test_a_model_leaves_only_masked_and_noised",
         ),
     ),
 )
