@@ -105,7 +105,9 @@ def test_noise_on_real_patients_is_always_cryptographic(
         model=SimpleNamespace(name="logistic", config={}),
         strategy=SimpleNamespace(name="fedavg"),
         federation=SimpleNamespace(rounds=None, min_sites=1, fraction=1.0, faults=None, protocol=None),
-        privacy=SimpleNamespace(epsilon=4.0, delta=None, budget={"statistics": 0.15}, secure_aggregation=False),
+        privacy=SimpleNamespace(
+            mechanism="DP-SGD", epsilon=4.0, delta=None, budget={"statistics": 0.15}, secure_aggregation=False
+        ),
         tune=None,
         attack=None,
         seed=0,
