@@ -1,6 +1,7 @@
 """The mutants of the privacy code: what is broken, and by which test it must be noticed."""
 
-from dataclasses import dataclass
+from guarding import GUARDING
+from mutant import Mutant, within
 
 ACCOUNTING, LEDGER, NOISE = "privacy/accounting.py", "privacy/ledger.py", "privacy/noise.py"
 DPSGD, CLIPPING = "privacy/dpsgd.py", "privacy/clipping.py"
@@ -9,32 +10,8 @@ SKETCHES, MESSAGES = "privacy/releases/sketches.py", "privacy/releases/messages.
 CLIENT = "fedcore/client.py"
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One line that is broken.
-
-    Attributes:
-        file: where.
-        name: what is broken.
-        find: the text, which stands in the file exactly once.
-        replacement: what it becomes.
-        tests: those of which one must fail.
-    """
-
-    file: str
-    name: str
-    find: str
-    replacement: str
-    tests: tuple[str, ...]
-
-
-def _in(file: str, tests: str, *mutants: tuple[str, str, str, str]) -> tuple[Mutant, ...]:
-    """Mutants of one file: what is broken, text, replacement, test in `tests`."""
-    return tuple(Mutant(file, name, find, new, (f"{tests}::{test}",)) for name, find, new, test in mutants)
-
-
 MUTANTS: tuple[Mutant, ...] = (
-    *_in(
+    *within(
         ACCOUNTING,
         "tests/privacy/test_accounting.py",
         (
@@ -86,7 +63,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_the_noise_found_is_enough_and_hardly_more",
         ),
     ),
-    *_in(
+    *within(
         LEDGER,
         "tests/privacy/test_ledger.py",
         (
@@ -150,7 +127,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_what_was_settled_is_allowed_to_the_last_and_nothing_else",
         ),
     ),
-    *_in(
+    *within(
         NOISE,
         "tests/privacy/test_dpsgd.py",
         (
@@ -172,7 +149,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_cryptographic_noise_is_never_the_same_and_normal",
         ),
     ),
-    *_in(
+    *within(
         DPSGD,
         "tests/privacy/test_dpsgd.py",
         (
@@ -206,7 +183,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_what_normalises_over_the_batch_is_refused_with_the_remedy",
         ),
     ),
-    *_in(
+    *within(
         CLIPPING,
         "tests/privacy/test_dpsgd.py",
         (
@@ -217,8 +194,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "each stay is clipped by itself",
-            "else _by_rows)(network, inputs, truth, patient)",
-            "else _by_rows)(network, inputs, truth, torch.arange(len(patient)))",
+            "units = _Units(patient)",
+            "units = _Units(torch.arange(len(patient)))",
             "test_a_patient_with_fifty_stays_counts_for_one",
         ),
         (
@@ -241,8 +218,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "each of many layers is clipped to C",
-            "_factor(lengths, clip / len(made) ** 0.5)",
-            "_factor(lengths, clip)",
+            "_factor(one, clip / len(parts) ** 0.5)",
+            "_factor(one, clip)",
             "test_a_layer_by_itself_is_clipped_to_its_part_of_c",
         ),
         (
@@ -252,7 +229,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_a_network_whose_first_axis_is_not_the_rows_is_refused",
         ),
     ),
-    *_in(
+    *within(
         DPSGD,
         "tests/privacy/test_audit.py",
         (
@@ -274,7 +251,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_as_many_steps_are_made_as_are_written_down",
         ),
     ),
-    *_in(
+    *within(
         TERMS,
         "tests/fedcore/test_protection.py",
         (
@@ -296,7 +273,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_terms_out_of_bounds_are_refused_and_noise_is_cryptographic_by_default",
         ),
     ),
-    *_in(
+    *within(
         PROTECTION,
         "tests/privacy/test_audit.py",
         (
@@ -324,7 +301,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_the_noise_of_two_visits_is_never_the_same",
         ),
     ),
-    *_in(
+    *within(
         PROTECTION,
         "tests/fedcore/test_protection.py",
         (
@@ -376,7 +353,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_noise_comes_from_the_source_that_the_terms_say",
         ),
     ),
-    *_in(
+    *within(
         SKETCHES,
         "tests/privacy/test_sketches.py",
         (
@@ -410,7 +387,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_what_does_not_fit_the_schema_is_refused",
         ),
     ),
-    *_in(
+    *within(
         MESSAGES,
         "tests/privacy/test_messages.py",
         (
@@ -456,7 +433,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_texts_are_short_names",
         ),
     ),
-    *_in(
+    *within(
         CLIENT,
         "tests/fedcore/federation/test_privacy.py",
         (
@@ -490,7 +467,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_nothing_leaves_but_with_noise_and_the_number_of_patients",
         ),
     ),
-    *_in(
+    *within(
         CLIENT,
         "tests/fedcore/federation/test_wall.py",
         (
@@ -506,7 +483,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_a_crash_tells_its_kind_and_keeps_its_text_at_the_site",
         ),
     ),
-    *_in(
+    *within(
         "benchmarks/bench/training.py",
         "tests/bench/test_privacy.py",
         (
@@ -516,7 +493,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_noise_on_real_patients_is_always_cryptographic",
         ),
     ),
-    *_in(
+    *within(
         CLIENT,
         "tests/fedcore/test_protection.py",
         (
@@ -574,4 +551,5 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_a_model_leaves_only_masked_and_noised",
         ),
     ),
+    *GUARDING,
 )

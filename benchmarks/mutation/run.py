@@ -1,8 +1,9 @@
 """`make mutation-privacy`: each line that privacy rests on is broken in turn, and the test that has to notice is run.
 
-A mutant (`mutants.py`) is a text in a file, what it is replaced by, and the tests that must fail then. It is applied to
-a copy of the tree. The exit code is 1 if one survives, if its text does not stand in its file exactly once, or if the
-tests fail without any mutant. `--only WORD` runs the mutants whose name or file has that word, and writes no page.
+A mutant (`mutants.py`, `guarding.py`) is a text in a file, what it is replaced by, and the tests that must fail then. It
+is applied to a copy of the tree. The exit code is 1 if one survives, if its text does not stand in its file exactly
+once, or if the tests fail without any mutant. `--only WORD` runs the mutants whose name or file has that word, and
+writes no page.
 """
 
 import argparse
@@ -19,7 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from mutants import MUTANTS, Mutant
+from mutant import Mutant
+from mutants import MUTANTS
 
 os.environ["OMP_NUM_THREADS"] = "1"
 HEAVY = (

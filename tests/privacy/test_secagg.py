@@ -292,6 +292,17 @@ def test_sites_that_were_shown_different_rosters_do_not_open_each_others_shares(
         sites["site0"].mask({site: sealed[site]["site0"] for site in NAMES[1:]}, vectors()["site0"])
 
 
+def test_other_sites_have_shares_of_other_polynomials() -> None:
+    """Of one secret: shares of two rounds that were shown other sites do not add up to a threshold."""
+    told = []
+    for fifth in (b"5" * 32, b"6" * 32):
+        roots = [*(bytes([i]) * 32 for i in range(5)), fifth]
+        sites = {site: Participant(site, b"1", root) for site, root in zip(NAMES, roots, strict=True)}
+        sites["site0"].share({site: one.advertise() for site, one in sites.items()}, THRESHOLD)
+        told.append(sites["site0"]._own_shares())
+    assert not set(told[0].values()) & set(told[1].values())
+
+
 def test_a_wrong_share_is_found_out() -> None:
     one = Round(vectors(), {"mask": {"site5"}})
     one.total()
