@@ -49,8 +49,7 @@ from fedcore.strategies.strategy import StrategySpec
 from privacy.ledger import BudgetError, Ledger, LedgerError
 from privacy.policy import PolicyRefusal
 from privacy.releases import messages, sketches
-from privacy.releases.messages import TOO_FEW
-from privacy.releases.sketches import ReleaseError
+from privacy.releases.sketches import DEFAULT_MINIMUM, ReleaseError
 from privacy.secagg.fixed_point import FixedPoint
 from privacy.secagg.masks import Words
 from privacy.terms import Terms
@@ -126,6 +125,11 @@ class Desk:
     def shares_noise(self) -> bool:
         """Whether its models leave in secure sums only, with its share of their noise."""
         return self.terms is not None and self.terms.place == "distributed"
+
+    @property
+    def minimum(self) -> int:
+        """The fewest patients that a number which leaves the site may stand for."""
+        return DEFAULT_MINIMUM if self.guard is None else max(DEFAULT_MINIMUM, self.guard.policy.smallest_count)
 
     def patients(self, split: str) -> int:
         """How many patients a split has."""
@@ -223,7 +227,7 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
         chosen = here.representation(str(told["representation"]))
         training = here.samples.in_split("train")
         if here.protection is None:
-            drawn = chosen.sketch(training)
+            drawn = chosen.sketch(training, here.minimum)
         elif isinstance(chosen, PrivateRepresentation):
             asked = Proposal.of(told)
             drawn = chosen.sketch_privately(training, *here.protection.statistics(asked.setting, asked.rounds))
@@ -255,7 +259,7 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
     def evaluate(message: Message, context: Context) -> Message:
         here = desk(message, context)
         split = here.split("tuning")
-        few = messages.released(split.patients) == 0  # a sum over so few would be nearly a patient's own
+        few = messages.released(split.patients, here.minimum) == 0  # a sum over so few would be nearly a patient's own
         if few or here.protection is not None:
             return _reply(message, numbers={"num-examples": 0, "loss-sum": 0.0})
         visit = here.visit(message)
@@ -303,9 +307,9 @@ def _weight(here: Desk) -> int:
     Raises:
         ReleaseError: too few to train.
     """
-    weight = messages.released(here.split("train").patients)
+    weight = messages.released(here.split("train").patients, here.minimum)
     if weight == 0:
-        raise ReleaseError(f"{TOO_FEW}; a model of so few would tell of each of them")
+        raise ReleaseError(f"fewer than {here.minimum} training patients; a model of so few would tell of each of them")
     return weight
 
 
@@ -349,15 +353,16 @@ def wall(message: Message, context: Context, call_next: ClientAppCallable) -> Me
 def _introduction(here: Desk) -> dict[str, Any]:
     """How much a site would weigh, and whether its tuning split can help to choose."""
     train, tuning = here.samples.in_split("train"), here.samples.in_split("tuning")
+    released = partial(messages.released, minimum=here.minimum)
     if here.protection is not None:  # how many patients a site has is public, and nothing else about them
-        return {"train": messages.released(_patients(train)), "tuning": 0, "tuning-events": 0, "tuning-non-events": 0}
+        return {"train": released(_patients(train)), "tuning": 0, "tuning-events": 0, "tuning-non-events": 0}
     events = _patients(tuning.take(tuning.label))
     others = _patients(tuning) - events  # with no event at all: of who has both outcomes nobody is told
     # both or neither: of the total and one of them the other would be known
-    told = messages.released(events) > 0 and messages.released(others) > 0
+    told = released(events) > 0 and released(others) > 0
     return {
-        "train": len(train) if messages.released(_patients(train)) else 0,
-        "tuning": messages.released(_patients(tuning)),
+        "train": len(train) if released(_patients(train)) else 0,
+        "tuning": released(_patients(tuning)),
         "tuning-events": events if told else 0,
         "tuning-non-events": others if told else 0,
     }

@@ -8,13 +8,12 @@ budget is reserved in the site's total.
 
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedcore.engines.grid import TERMS
-from fedcore.engines.parcels import parcel
 from fedcore.guard import Guard, Proposal
 from fedcore.memory import SiteMemory
 from fedcore.protection import Protection
@@ -59,15 +58,12 @@ def gate(open_desk: Callable[[Context, str], Guarded]) -> Mod:
             return call_next(message, context)
         action = message.metadata.message_type
         if action == "query.site":
-            return _introduced(desk, desk.guard, message, context, call_next)
+            refused = _refused(desk, desk.guard, message)
+            return call_next(message, context) if refused is None else refused
         asked = _asked(desk, message)
         if asked is not None:
             _examine(desk, desk.guard, asked)
             desk.guard.reserve(desk.protection)
-        few = desk.patients("tuning") < desk.guard.policy.smallest_count
-        if action == "evaluate" and few:
-            numbers = MetricRecord({"num-examples": 0, "loss-sum": 0.0})
-            return Message(RecordDict({"metrics": numbers}), reply_to=message)
         return call_next(message, context)
 
     return enforced
@@ -99,25 +95,12 @@ def _examine(desk: Guarded, guard: Guard, asked: Proposal) -> None:
     guard.examine_with(asked, desk.protection, desk.patients("train"))
 
 
-def _introduced(
-    desk: Guarded, guard: Guard, message: Message, context: Context, call_next: ClientAppCallable
-) -> Message:
+def _refused(desk: Guarded, guard: Guard, message: Message) -> Message | None:
+    """What a site that takes no part says instead of introducing itself: no count of anything, and why."""
     try:
         _examine(desk, guard, _proposal(message))
     except (PolicyRefusal, LedgerError, InputError) as refusal:
         told = {"site": desk.samples.site, REFUSED: _without_folders(str(refusal))[:REFUSED_LENGTH]}
-        return _introduction(message, dict.fromkeys(COUNTS, 0), told)
-    reply = call_next(message, context)
-    if reply.has_error():
-        return reply
-    numbers = {name: int(str(parcel(reply.content).numbers[name])) for name in COUNTS}
-    smallest = guard.policy.smallest_count
-    if desk.patients("tuning") < smallest:
-        numbers |= dict.fromkeys(COUNTS[1:], 0)
-    elif min(numbers["tuning-events"], numbers["tuning-non-events"]) < smallest:
-        numbers |= dict.fromkeys(COUNTS[2:], 0)
-    return _introduction(message, numbers, {"site": desk.samples.site})
-
-
-def _introduction(message: Message, numbers: dict[str, Any], texts: dict[str, Any]) -> Message:
-    return Message(RecordDict({"metrics": MetricRecord(numbers), "config": ConfigRecord(texts)}), reply_to=message)
+        content = {"metrics": MetricRecord(dict.fromkeys(COUNTS, 0)), "config": ConfigRecord(told)}
+        return Message(RecordDict(content), reply_to=message)
+    return None

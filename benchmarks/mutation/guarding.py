@@ -278,6 +278,28 @@ GUARDING: tuple[Mutant, ...] = (
     ),
     *within(
         CLIENT,
+        GATE_TESTS,
+        (
+            "sketches of fewer leave than the policy lets",
+            "chosen.sketch(training, here.minimum)",
+            "chosen.sketch(training)",
+            "test_sketches_of_fewer_than_the_smallest_count_do_not_leave",
+        ),
+        (
+            "tuning counts of fewer leave than the policy lets",
+            "partial(messages.released, minimum=here.minimum)",
+            "messages.released",
+            "test_counts_below_the_smallest_do_not_leave",
+        ),
+        (
+            "losses over fewer leave than the policy lets",
+            "few = messages.released(split.patients, here.minimum) == 0",
+            "few = messages.released(split.patients) == 0",
+            "test_counts_below_the_smallest_do_not_leave",
+        ),
+    ),
+    *within(
+        CLIENT,
         SECURE_TESTS,
         (
             "a site sends its model without a mask",

@@ -392,7 +392,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/privacy/test_messages.py",
         (
             "counts of few are told",
-            "return count if count >= DEFAULT_MINIMUM else 0",
+            "return count if count >= minimum else 0",
             "return count",
             "test_counts_below_the_minimum_are_told_as_none",
         ),

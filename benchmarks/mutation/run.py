@@ -1,7 +1,7 @@
 """`make mutation-privacy`: each line that privacy rests on is broken in turn, and the test that has to notice is run.
 
-A mutant (`mutants.py`, `guarding.py`) is a text in a file, what it is replaced by, and the tests that must fail then. It
-is applied to a copy of the tree. The exit code is 1 if one survives, if its text does not stand in its file exactly
+A mutant (`mutants.py`, `guarding.py`) is a text in a file, what it is replaced by, and the tests that must fail then.
+It is applied to a copy of the tree. The exit code is 1 if one survives, if its text does not stand in its file exactly
 once, or if the tests fail without any mutant. `--only WORD` runs the mutants whose name or file has that word, and
 writes no page.
 """

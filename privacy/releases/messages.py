@@ -119,13 +119,13 @@ TOO_FEW = f"fewer than {DEFAULT_MINIMUM} training patients"
 """Why a site takes no part in training."""
 
 
-def released(count: int) -> int:
+def released(count: int, minimum: int = DEFAULT_MINIMUM) -> int:
     """A count of patients as it may leave: itself, or 0 below the minimum.
 
-    >>> released(9), released(10)
-    (0, 10)
+    >>> released(9), released(10), released(10, minimum=20)
+    (0, 10, 0)
     """
-    return count if count >= DEFAULT_MINIMUM else 0
+    return count if count >= minimum else 0
 
 
 def check(action: str, parcel: Parcel, sent: Mapping[str, np.ndarray]) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
@@ -20,6 +21,7 @@ from fedcore.plan import plan_of
 from fedcore.samples import SiteSamples
 from privacy.ledger import LedgerError
 from privacy.policy import Policy, PolicyRefusal
+from privacy.releases.sketches import unpack
 from privacy.terms import Terms
 from privacy.total import Total
 from sites.errors import InputError
@@ -261,6 +263,20 @@ def test_counts_below_the_smallest_do_not_leave(sites: list[SiteSamples], left: 
     assert told.numbers == {**plain.numbers, "tuning": 0, "tuning-events": 0, "tuning-non-events": 0}
     assert all(one.numbers == {"num-examples": 0, "loss-sum": 0.0} for one in left["evaluate"])
     assert not result.skipped
+
+
+def test_sketches_of_fewer_than_the_smallest_count_do_not_leave(sites: list[SiteSamples]) -> None:
+    proposal = Proposal.of_plan(plan_of(_asked(privacy=None))).texts()
+    fewest = {}
+    for smallest in (10, 40):
+        desk = Desk(sites[1], SiteMemory(None, "bern"), guard=_guard({"smallest_count": smallest}))
+        refused, sent = _told(desk, "query.statistics", {**proposal, "representation": "tabular"})
+        assert refused is None
+        drawn = unpack(sent.arrays)
+        assert {one.minimum for one in drawn.values()} == {smallest}
+        counts = np.concatenate([np.ravel(one.counts) for one in drawn.values()])
+        fewest[smallest] = int(counts[counts > 0].min())
+    assert 10 <= fewest[10] < 40 <= fewest[40]
 
 
 @pytest.mark.parametrize(("strategy", "out"), [("pooled", {"bern"}), ("external", {"bern"}), ("local", set())])
