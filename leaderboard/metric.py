@@ -68,7 +68,8 @@ class Metric(Block):
         unit: `1` for a number without a unit.
         scope: over whom.
         value: the number, or null if and only if `suppressed` says why there is none.
-        n, n_pos, n_patients: samples, samples with the event, patients behind the number.
+        n, n_pos, n_patients: samples, samples with the event, patients behind the number (0 where each of the n is a
+            hospital, as `ci.cluster` says).
         n_sites, n_sites_excluded: for `site-macro` and `worst-site`, sites that count and sites without a value.
         ci: the interval, or null if and only if `suppressed` or `no_interval` says why.
         se: standard deviation of the bootstrap replicates.

@@ -127,9 +127,12 @@ def test_what_the_other_attacks_find_on_what_passes(bench, options, tmp_path) ->
     assert metrics[f"{alone}.recovered"]["value"] == 1 and metrics[f"{alone}.relative_error"]["value"] < 1e-4
     assert metrics["inversion.cosine.update of ten patients.relative_error"]["n"] == 50
     assert metrics["property.classifier.updates.auroc"]["value"] > 0.7
+    by_property = metrics["property.classifier.updates.accuracy"]
+    assert (by_property["n"], by_property["n_patients"], by_property["ci"]["cluster"]) == (40, 0, "hospital")
     by_model, imputed = (metrics[f"attribute.{way}.members.auroc"] for way in ("with the model", "imputed"))
     assert by_model["n"] == imputed["n"] > 0 and by_model["value"] != imputed["value"]
     with_it = metrics["backdoor.taken for the target.model.with_the_trigger"]
-    assert with_it["n"] > 50 and with_it["ci"]["method"] == "clopper-pearson"
+    assert with_it["n"] == with_it["n_patients"] > 50 and with_it["ci"]["cluster"] == "patient"
+    assert with_it["ci"]["method"] == "clopper-pearson"
     for title in ("gradient inversion", "attribute inference", "property inference", "backdoor"):
         assert f"Attack: {title}" in ended.out

@@ -38,7 +38,7 @@ class Finding:
         estimate: the number.
         n, n_pos: how many are behind it, and how many of them are members, or have what is looked for.
         direction: what would be better for the patients.
-        patients: how many patients are behind it; None: n of them.
+        unit: what the n are.
         curve: scores, float64 [n], and whose are members, bool [n], of whatever has a ROC to draw.
     """
 
@@ -49,7 +49,7 @@ class Finding:
     n: int
     n_pos: int
     direction: Literal["min", "max"] = "min"
-    patients: int | None = None
+    unit: Literal["patient", "hospital"] = "patient"
     curve: tuple[np.ndarray, np.ndarray] | None = None
 
 
@@ -113,7 +113,7 @@ def _metric(kind: str, found: Finding, spec: Spec) -> Metric:
             method=estimate.method,
             b=0,
             b_defined=0,
-            cluster="patient",
+            cluster=found.unit,
             strata=None,
             seed=spec.seed,
         )
@@ -126,7 +126,7 @@ def _metric(kind: str, found: Finding, spec: Spec) -> Metric:
         value=estimate.value,
         n=found.n,
         n_pos=found.n_pos,
-        n_patients=found.n if found.patients is None else found.patients,
+        n_patients=found.n if found.unit == "patient" else 0,
         ci=interval,
         suppressed=estimate.reason,
         no_interval=(estimate.method or "one number, not a sample of any") if without else None,

@@ -30,7 +30,7 @@ def run(scene: "Scene") -> Iterator[Finding]:
 
     if any(ATTRIBUTE not in site.names.get("x", ()) for site in scene.sites):
         reason = "the model's representation has no column for the sex of a patient"
-        yield Finding("classifier", "updates", "auroc", Estimate(None, reason=reason), 0, 0)
+        yield Finding("classifier", "updates", "auroc", Estimate(None, reason=reason), 0, 0, unit="hospital")
         return
     pooled = SiteSamples.concatenate([site.take(site.split != "held_out") for site in scene.sites])
     sex = np.asarray(pooled.raw["x"][:, pooled.names["x"].index(ATTRIBUTE)])
@@ -46,7 +46,7 @@ def run(scene: "Scene") -> Iterator[Finding]:
             reason = (
                 f"{len(groups[0])} women and {len(groups[1])} men; expected {round(max(SHARES) * PATIENTS)} of each"
             )
-            yield Finding("classifier", "updates", "auroc", Estimate(None, reason=reason), 0, 0)
+            yield Finding("classifier", "updates", "auroc", Estimate(None, reason=reason), 0, 0, unit="hospital")
             return
         chosen = [
             draw.choice(group, n, replace=False) for group, n in zip(groups, (women, PATIENTS - women), strict=True)
@@ -68,7 +68,7 @@ def run(scene: "Scene") -> Iterator[Finding]:
         ("auroc", auroc(score, asked)),
         ("accuracy", Estimate(right / n, *exact, "clopper-pearson")),
     ):
-        yield Finding("classifier", "updates", measure, estimate, n, int(asked.sum()), patients=n)
+        yield Finding("classifier", "updates", measure, estimate, n, int(asked.sum()), unit="hospital")
 
 
 def _update(passed: "Passed") -> np.ndarray:
