@@ -95,13 +95,12 @@ class TunePlan(Block):
 class AttackPlan(Block):
     """Which attacks the federation is put to, by name.
 
-    `game`: a coin decides of each training patient whether they are trained on, so that the others are non-members
-    like them; false: all are. `patients`: at most so many candidates a site. `shadows`: federations that
-    an attacker trains for comparison.
+    A coin decides of each candidate whether they are trained on, so that the others are non-members like them.
+    `patients`: at most so many candidates a site; null: all training patients. `shadows`: federations that an attacker
+    trains for comparison.
     """
 
     kinds: Many[Name] = Field(min_length=1)
-    game: bool = False
     patients: Count | None = None
     shadows: Count = 0
 

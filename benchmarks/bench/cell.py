@@ -95,7 +95,9 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         from bench.attacks.attack import SCORES, attacked
         from bench.attacks.scene import scene_of
 
-        metrics += attacked(scene_of(spec, piece.task, sites, predicted), predicted.predictions.parent / SCORES)
+        metrics += attacked(
+            scene_of(spec, spec.attack, piece.task, sites, predicted), predicted.predictions.parent / SCORES
+        )
     return seal(
         spec=spec,
         status="ok",

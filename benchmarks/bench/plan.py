@@ -335,8 +335,7 @@ def _attack(suite: SuiteSpec, entry: Entry) -> AttackPlan | None:
     if not kinds:
         return None
     shadows = suite.attacks.shadows if any(attacks.load(kind).shadows for kind in kinds) else 0
-    game = any(attacks.load(kind).game for kind in kinds)
-    return AttackPlan(kinds=kinds, game=game, patients=entry.patients if game else None, shadows=shadows)
+    return AttackPlan(kinds=kinds, patients=entry.patients, shadows=shadows)
 
 
 def _refuse_attacks(suite: SuiteSpec) -> None:

@@ -155,7 +155,7 @@ def predict(
         return Predicted(trained, folder / "predictions.parquet")
     refused = [SkippedSite(name=name, reason=reason) for name, reason in refusals(spec, sites, policies).items()]
     served, skipped = prepared_sites(spec, task, sites, representation, refused)
-    if spec.attack is not None and spec.attack.game:
+    if spec.attack is not None:
         served = _played(served, spec.seed, spec.attack.patients)
     samples = [one.samples for one in served]
     if spec.federation.protocol is not None:

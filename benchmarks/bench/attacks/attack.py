@@ -62,7 +62,6 @@ class AttackSpec:
         papers: authors and years.
         knows: the threat model: what the attacker knows and sees.
         run: finds what is to be found in a scene.
-        game: whether it needs patients of whom a coin decided that they were not trained on.
         shadows: whether its attacker trains federations for comparison.
     """
 
@@ -70,7 +69,6 @@ class AttackSpec:
     papers: str
     knows: str
     run: "Callable[[Scene], Iterable[Finding]]"
-    game: bool = False
     shadows: bool = False
 
 
@@ -86,9 +84,7 @@ def attacked(scene: "Scene", scores: Path) -> list[Metric]:
         scene: the scene.
         scores: the file in which the scores behind each ROC are kept, which are the patients' own.
     """
-    plan = scene.spec.attack
-    kinds = () if plan is None else plan.kinds
-    found = [(kind, one) for kind in kinds for one in load(kind).run(scene)]
+    found = [(kind, one) for kind in scene.plan.kinds for one in load(kind).run(scene)]
     curves = {f"{kind}.{one.attack}.{one.against}": one.curve for kind, one in found if one.curve is not None}
     held = {f"{name}/{part}": value for name, curve in curves.items() for part, value in zip(PARTS, curve, strict=True)}
     np.savez(scores, allow_pickle=False, **held)

@@ -95,5 +95,4 @@ ATTACK = AttackSpec(
     papers="Fredrikson et al. 2014; Yeom et al. 2018",
     knows="the final model, all of a patient but their sex, the outcome among it, and other people with theirs",
     run=run,
-    game=True,
 )

@@ -52,5 +52,4 @@ ATTACK = AttackSpec(
     papers="Gu et al. 2017; Bagdasaryan et al. 2020",
     knows="how one site trains, which it can poison, and no other site's patients",
     run=run,
-    game=True,
 )

@@ -110,5 +110,4 @@ ATTACK = AttackSpec(
         "what was measured when; and nothing of the values, which it searches for"
     ),
     run=run,
-    game=True,
 )

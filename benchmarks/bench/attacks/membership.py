@@ -73,7 +73,7 @@ def run(scene: "Scene") -> Iterator[Finding]:
     population = People.of(scene.sites, [np.flatnonzero(np.isin(site.split, POPULATION)) for site in scene.sites])
     member = candidates.inside(scene.played, scene.target.skipped)
     inside, seen, others = [], [], []
-    for number in range(scene.shadows):
+    for number in range(scene.plan.shadows):
         pair, turned = number // 2, bool(number % 2)
         played = scene.play("shadow", pair, turned=turned)
         result, released = scene.federation(played, "shadow", pair, int(turned))
@@ -144,6 +144,5 @@ ATTACK = AttackSpec(
         "train its like, the other candidates, of each of whom it does not know whether they were trained on"
     ),
     run=run,
-    game=True,
     shadows=True,
 )

@@ -81,5 +81,4 @@ ATTACK = AttackSpec(
     papers="Ateniese et al. 2015; Melis et al. 2019",
     knows="a hospital's first update, and patients of its own of whom to make hospitals with and without the property",
     run=run,
-    game=True,
 )

@@ -18,6 +18,7 @@ from fedcore.samples import SiteSamples
 from fedcore.streams import draw_seed
 from fedcore.task import Task
 from leaderboard.record import Spec
+from leaderboard.spec import AttackPlan
 from privacy.attacks import lira, passive
 from sites.site import Site
 
@@ -31,6 +32,7 @@ class Scene:
 
     Attributes:
         spec: the cell.
+        plan: what it is attacked with.
         sites: the training sites' samples, in the order of names, with the splits that are theirs.
         played: the same with the splits that the federation had.
         request: what it was asked for.
@@ -39,6 +41,7 @@ class Scene:
     """
 
     spec: Spec
+    plan: AttackPlan
     sites: Sequence[SiteSamples]
     played: Sequence[SiteSamples]
     request: FederationRequest
@@ -47,25 +50,17 @@ class Scene:
 
     def play(self, *names: str | int, turned: bool = False) -> list[SiteSamples]:
         """The sites' samples with the splits of another game, of the same candidates."""
-        patients = self.spec.attack.patients if self.spec.attack else None
-        return play(self.sites, self.spec.seed, *names, turned=turned, patients=patients)
+        return play(self.sites, self.spec.seed, *names, turned=turned, patients=self.plan.patients)
 
     def candidates(self) -> list[np.ndarray]:
         """By site, the places of the rows of those of whom the game's coin decided."""
-        patients = self.spec.attack.patients if self.spec.attack else None
-        return [
-            np.flatnonzero(np.isin(site.patient_id, candidates(site, self.spec.seed, patients))) for site in self.sites
-        ]
+        asked = self.spec.seed, self.plan.patients
+        return [np.flatnonzero(np.isin(site.patient_id, candidates(site, *asked))) for site in self.sites]
 
     def learner(self, released: Transcript) -> Learner:
         """What trains and predicts with the model that was released."""
         plan = plan_of(self.request)
         return plan.model.recipe(plan.recipe).learner(released.space.sizes, released.setting)
-
-    @property
-    def shadows(self) -> int:
-        """How many federations an attacker trains."""
-        return self.spec.attack.shadows if self.spec.attack else 0
 
     def federation(
         self, sites: Sequence[SiteSamples], *names: str | int, rounds: int | None = None
@@ -110,7 +105,7 @@ def encoded_for(samples: SiteSamples, released: Transcript) -> Encoded:
     return representations.load(released.space.representation).encode(samples, released.space)
 
 
-def scene_of(spec: Spec, task: Task, sites: Sequence[Site], predicted: Predicted) -> Scene:
+def scene_of(spec: Spec, plan: AttackPlan, task: Task, sites: Sequence[Site], predicted: Predicted) -> Scene:
     """The scene of a cell that has been trained."""
     representation = representation_of(spec.model.name, spec.federation.protocol)
     served, _ = prepared_sites(spec, task, sites, representation)
@@ -122,8 +117,9 @@ def scene_of(spec: Spec, task: Task, sites: Sequence[Site], predicted: Predicted
     own = [one.samples for one in served if not one.samples.external and one.samples.site in predictions]
     return Scene(
         spec=spec,
+        plan=plan,
         sites=own,
-        played=play(own, spec.seed, patients=spec.attack.patients) if spec.attack and spec.attack.game else own,
+        played=play(own, spec.seed, patients=plan.patients),
         request=request_of(spec, "inline", real=any(site.dataset.manifest.data_kind == "real" for site in sites)),
         target=Transcript.read(predicted.predictions.parent),
         predictions=predictions,
