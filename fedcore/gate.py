@@ -100,7 +100,7 @@ def _refused(desk: Guarded, guard: Guard, message: Message) -> Message | None:
     try:
         _examine(desk, guard, _proposal(message))
     except (PolicyRefusal, LedgerError, InputError) as refusal:
-        told = {"site": desk.samples.site, REFUSED: _without_folders(str(refusal))[:REFUSED_LENGTH]}
-        content = {"metrics": MetricRecord(dict.fromkeys(COUNTS, 0)), "config": ConfigRecord(told)}
-        return Message(RecordDict(content), reply_to=message)
+        why = _without_folders(str(refusal))[:REFUSED_LENGTH]
+        none, told = MetricRecord(dict.fromkeys(COUNTS, 0)), ConfigRecord({"site": desk.samples.site, REFUSED: why})
+        return Message(RecordDict({"metrics": none, "config": told}), reply_to=message)
     return None
