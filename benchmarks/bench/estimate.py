@@ -5,7 +5,7 @@ from statistics import median
 
 from bench.code import representation_of
 from bench.plan import Cell
-from leaderboard.record import Record
+from leaderboard.record import Record, Spec
 from leaderboard.store import Store
 
 GUESS_TABULAR, GUESS_SERIES = 5.0, 30.0
@@ -13,7 +13,10 @@ GUESS_TABULAR, GUESS_SERIES = 5.0, 30.0
 
 
 def estimate_seconds(cells: Sequence[Cell], store: Store) -> dict[str, float]:
-    """Seconds of each cell: the median of the records with its task, model and strategy; then with its model only."""
+    """Seconds of each cell: the median of the records like it (`_like`), else a guess.
+
+    An attacker's federations for comparison are like the cell's own, so that a guess counts each of them.
+    """
     return _seconds(cells, store.records())
 
 
@@ -29,17 +32,28 @@ def longest_first(cells: Sequence[Cell], known: Iterable[Record]) -> list[Cell]:
 
 
 def _seconds(cells: Sequence[Cell], records: Iterable[Record]) -> dict[str, float]:
-    like: dict[tuple[str, ...], list[float]] = {}
+    taken: dict[tuple[object, ...], list[float]] = {}
     for record in records:
         if record.status == "ok":
-            s = record.spec
-            for key in ((s.task.name, s.model.name, s.strategy.name), (s.model.name,)):
-                like.setdefault(key, []).append(record.cost.wall_s)
+            for key in _like(record.spec):
+                taken.setdefault(key, []).append(record.cost.wall_s)
     found = {}
     for cell in cells:
-        s = cell.spec
-        taken = like.get((s.task.name, s.model.name, s.strategy.name)) or like.get((s.model.name,))
-        tried = len(s.tune.settings) if s.tune else 2
-        tabular = representation_of(s.model.name, s.federation.protocol) == "tabular"
-        found[cell.cell_id] = median(taken) if taken else tried * (GUESS_TABULAR if tabular else GUESS_SERIES)
+        known = next((taken[key] for key in _like(cell.spec) if key in taken), None)
+        found[cell.cell_id] = median(known) if known else _guess(cell.spec)
     return found
+
+
+def _like(spec: Spec) -> tuple[tuple[object, ...], ...]:
+    """What like cells have in common, the most alike first: attacks, noise and model; at best task and strategy too."""
+    attacks = (spec.attack.kinds, spec.attack.shadows) if spec.attack else None
+    private = spec.privacy is not None and spec.privacy.epsilon is not None
+    loose = (spec.model.name, attacks, private)
+    return (spec.task.name, spec.strategy.name, *loose), loose
+
+
+def _guess(spec: Spec) -> float:
+    tried = len(spec.tune.settings) if spec.tune else 2
+    tabular = representation_of(spec.model.name, spec.federation.protocol) == "tabular"
+    federations = 1 + (spec.attack.shadows if spec.attack else 0)
+    return tried * federations * (GUESS_TABULAR if tabular else GUESS_SERIES)

@@ -11,6 +11,8 @@ import ray
 
 from bench.estimate import longest_first
 from bench.grid import Grid, Outcome
+from leaderboard.record import Spec
+from leaderboard.spec import AttackPlan, Configured, FederationPlan, PrivacyPlan
 from sites.errors import InputError
 
 
@@ -70,15 +72,27 @@ def test_a_web_server_is_no_cluster() -> None:
             server.shutdown()
 
 
-def test_the_longest_cells_begin_first() -> None:
-    def cell(name: str, model: str, took: float = 0.0) -> Any:
-        spec = SimpleNamespace(**{part: SimpleNamespace(name="any") for part in ("task", "strategy")})
-        spec.model, spec.tune, spec.federation = SimpleNamespace(name=model), None, SimpleNamespace(protocol=None)
-        return SimpleNamespace(cell_id=name, spec=spec, status="ok", cost=SimpleNamespace(wall_s=took))
+def cell(name: str, model: str, took: float = 0.0, **more: Any) -> Any:
+    any_ = Configured(name="any")
+    spec = Spec.model_construct(
+        task=any_, strategy=any_, model=Configured(name=model), federation=FederationPlan(), **more
+    )
+    return SimpleNamespace(cell_id=name, spec=spec, status="ok", cost=SimpleNamespace(wall_s=took))
 
+
+def test_the_longest_cells_begin_first() -> None:
     cells = [cell("a", "logistic"), cell("b", "gru"), cell("c", "logistic")]
     assert [one.cell_id for one in longest_first(cells, [])] == ["b", "a", "c"]
     assert [one.cell_id for one in longest_first(cells, [cell("e", "logistic", 999.0)])] == ["a", "c", "b"]
+
+
+def test_cells_with_attackers_that_train_or_with_noise_are_like_their_own_kind() -> None:
+    shadows, backdoor = AttackPlan(kinds=("membership",), shadows=32), AttackPlan(kinds=("backdoor",))
+    private = PrivacyPlan(mechanism="DP-SGD", unit="patient", epsilon=3.0)
+    cells = [cell("a", "gru"), cell("b", "logistic", attack=shadows), cell("c", "gru", privacy=private)]
+    assert [one.cell_id for one in longest_first(cells, [])] == ["b", "a", "c"], "it trains 33 federations"
+    known = [cell("d", "logistic", 1.0, attack=backdoor), cell("e", "gru", 1.0), cell("f", "gru", 9e9, privacy=private)]
+    assert [one.cell_id for one in longest_first(cells, known)] == ["c", "b", "a"]
 
 
 @pytest.mark.slow
