@@ -133,6 +133,16 @@ class Spec(Block):
     seed: Count
     split_seed: Count
 
+    @property
+    def epsilon(self) -> float | None:
+        """The budget of patient-level privacy; None: no noise."""
+        return self.privacy.epsilon if self.privacy else None
+
+    @property
+    def summed_securely(self) -> bool:
+        """Whether coordinators learn sums of the sites' models only."""
+        return self.privacy is not None and self.privacy.secure_aggregation
+
     @model_validator(mode="after")
     def _sites_have_names_of_their_own(self) -> Self:
         names = [site.name for site in self.sites]

@@ -134,10 +134,31 @@ class Store:
         record = parse(data, path)
         return Head(record.cell_id, record.code_fingerprint, record.status, result_sha256(record))
 
-    def by_cell(self) -> dict[str, list[Path]]:
-        """The paths of all records by cell: one look at the folders serves a whole plan."""
+    def starting_with(self, prefix: str, suite: str | None = None, status: Status | None = None) -> dict[str, Record]:
+        """The newest record of each cell whose id starts so, by cell; those of an older schema are passed over.
+
+        Args:
+            prefix: the id's first characters; empty: all cells.
+            suite: only cells of this suite; None takes any.
+            status: only runs that ended so; None takes any.
+
+        Raises:
+            RecordError: a record that had to be looked at is broken.
+        """
+        found: dict[str, Record] = {}
+        for cell, paths in self.by_cell(suite).items():
+            for path in reversed(paths) if cell.startswith(prefix) else ():
+                with suppress(OlderRecordError):
+                    record = self.read(path)
+                    if status is None or record.status == status:
+                        found[cell] = record
+                        break
+        return found
+
+    def by_cell(self, suite: str | None = None) -> dict[str, list[Path]]:
+        """The sorted paths of all records by cell: one look at the folders serves a whole plan."""
         found: dict[str, list[Path]] = {}
-        for path in self.paths():
+        for path in self.paths(suite):
             found.setdefault(path.parent.name, []).append(path)
         return found
 

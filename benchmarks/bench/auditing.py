@@ -46,17 +46,12 @@ def private_record(cell: str, out: Path) -> Record:
         RecordError: no cell, or several, begin so.
         InputError: it has no budget.
     """
-    found: dict[str, Record] = {}
-    for record in Store(out).records():
-        if record.cell_id.startswith(cell) and record.status == "ok":
-            known = found.get(record.cell_id)
-            if known is None or known.run_id < record.run_id:
-                found[record.cell_id] = record
+    found = Store(out).starting_with(cell, status="ok")
     if len(found) != 1:
         what = f"{len(found)} cells in {out} start" if found else f"no cell with a result in {out} starts"
         raise RecordError(f"{what} with {cell!r}; `bench plan` and `bench privacy ledger` name cells")
     (record,) = found.values()
-    if record.spec.privacy is None:
+    if record.spec.epsilon is None:
         raise InputError(
             f"cell {record.cell_id[:12]} was trained without a budget of epsilon, so that there is no claim to audit; "
             "name a cell that was run with --epsilon"
@@ -106,8 +101,7 @@ def audited(record: Record, sites: Sequence[Site], canaries: int, progress: Call
         raise InputError(f"task {spec.task.name} has changed since the cell was run; run the cell anew and audit that")
     shown = representation_of(spec.model.name, spec.federation.protocol)
     served, _ = prepared_sites(spec, task, sites, shown)
-    real = any(site.dataset.manifest.data_kind == "real" for site in sites)
-    plan = plan_of(request_of(spec, "inline", real=real))
+    plan = plan_of(request_of(spec, sites))
     taking_part = [one.samples.in_split("train") for one in served]
     these = [_Site.of(plan, one) for one in taking_part if messages.released(_patients(one))]
     space = _agreed(shown, these, plan)

@@ -112,7 +112,7 @@ def _scored(piece: Piece, report: Callable[[Any], None], started_at: str, cost: 
         data=trained.data,
         training=trained.training,
         metrics=metrics,
-        checks=(*trained.checks, *trained.policies),
+        checks=trained.checks,
         releases=trained.releases,
         privacy=trained.privacy,
         predictions=Predictions(sha256=_sha256(held_out), rows=sum(len(one.y) for one in held_out)),

@@ -47,8 +47,7 @@ def _seconds(cells: Sequence[Cell], records: Iterable[Record]) -> dict[str, floa
 def _like(spec: Spec) -> tuple[tuple[object, ...], ...]:
     """What like cells have in common, the most alike first: attacks, noise and model; at best task and strategy too."""
     attacks = (spec.attack.kinds, spec.attack.shadows) if spec.attack else None
-    private = spec.privacy is not None and spec.privacy.epsilon is not None
-    loose = (spec.model.name, attacks, private)
+    loose = (spec.model.name, attacks, spec.epsilon is not None)
     return (spec.task.name, spec.strategy.name, *loose), loose
 
 

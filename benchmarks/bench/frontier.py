@@ -37,7 +37,7 @@ def draw_privacy(records: Iterable[Record], folder: Path) -> list[Path]:
 def _frontier(task: str, records: Sequence[Record]) -> frontier.Frontier:
     scores: dict[tuple[str, float | None], list[float]] = {}
     for record in records:
-        budget = record.spec.privacy.epsilon if record.spec.privacy else None
+        budget = record.spec.epsilon
         score = [m.value for m in record.metrics if m.name == SCORE and m.scope.kind == "pooled"]
         if score and score[0] is not None:
             scores.setdefault((f"{record.spec.model.name} {record.spec.strategy.name}", budget), []).append(score[0])
@@ -65,7 +65,7 @@ def _point(values: Sequence[float]) -> frontier.Point:
 def _spending(records: Sequence[Record]) -> list[spending.Spending]:
     first: dict[float, Record] = {}
     for record in records:
-        budget = record.spec.privacy.epsilon if record.spec.privacy else None
+        budget = record.spec.epsilon
         if record.privacy and budget is not None:
             first.setdefault(budget, record)
     return [_spent(record, budget) for budget, record in sorted(first.items())]

@@ -74,8 +74,8 @@ class Cell:
         """For people: `task model strategy seed`, the faults and the site left out if there are any."""
         s = self.spec
         faults = f" under {s.federation.faults.name}" if s.federation.faults else ""
-        private = f" at epsilon {s.privacy.epsilon:g}" if s.privacy and s.privacy.epsilon else ""
-        private += " summed securely" if s.privacy and s.privacy.secure_aggregation else ""
+        private = f" at epsilon {s.epsilon:g}" if s.epsilon else ""
+        private += " summed securely" if s.summed_securely else ""
         left_out = f" without {self.left_out}" if self.left_out else ""
         return f"{s.task.name} {s.model.name} {s.strategy.name}{private}{faults}{left_out} seed {s.seed}"
 

@@ -107,7 +107,7 @@ def refusals(spec: Spec, sites: Sequence[Site], policies: Policies) -> dict[str,
     from fedcore.plan import plan_of
     from fedcore.strategies.strategy import ANCHORS
 
-    plan = plan_of(request_of(spec, "inline", real=any(site.dataset.manifest.data_kind == "real" for site in sites)))
+    plan = plan_of(request_of(spec, sites))
     proposal = Proposal.of_plan(plan)
     guards = guards_of(policies, spec)
     external = {site.name for site in spec.sites if site.role == "external"}

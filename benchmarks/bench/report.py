@@ -39,8 +39,8 @@ def run_report(suite: SuiteSpec, out: Path, finished: Sequence[Finished], pictur
                 task=one.record.spec.task.name,
                 model=one.record.spec.model.name,
                 strategy=one.record.spec.strategy.name,
-                epsilon=one.record.spec.privacy.epsilon if one.record.spec.privacy else None,
-                secure_aggregation=_secured(one.record),
+                epsilon=one.record.spec.epsilon,
+                secure_aggregation=one.record.spec.summed_securely,
                 faults=one.record.spec.federation.faults.name if one.record.spec.federation.faults else None,
                 left_out=one.cell.left_out,
                 seed=one.record.spec.seed,
@@ -56,10 +56,6 @@ def run_report(suite: SuiteSpec, out: Path, finished: Sequence[Finished], pictur
         attacks=tuple(_row(row) for row in attack_rows(records)),
         pictures=tuple(str(path) for path in pictures),
     )
-
-
-def _secured(record: Record) -> bool:
-    return record.spec.privacy is not None and record.spec.privacy.secure_aggregation
 
 
 def _skipped(records: Sequence[Record]) -> dict[str, str]:

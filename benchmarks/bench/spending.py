@@ -12,7 +12,6 @@ from bench.policies import Policies, guards_of, refusals
 from bench.training import noise_placed, prepared_sites, request_of
 from fedcore.plan import plan_of
 from fedcore.protection import AGREED, Protection, agreed_noise
-from leaderboard.record import Record
 from leaderboard.store import Store
 from privacy.accounting import Mechanism, epsilon
 from sites.errors import InputError
@@ -27,19 +26,19 @@ def planned(cells: Sequence[Cell], sites: Sequence[Site], policies: Policies) ->
     Raises:
         InputError: no cell is asked with a budget.
     """
-    private = [cell for cell in cells if cell.spec.privacy and cell.spec.privacy.epsilon]
+    private = [cell for cell in cells if cell.spec.epsilon]
     if not private:
         raise InputError("no cell of this plan has a budget of epsilon; give one with --epsilon")
     for cell in private:
         spec = cell.spec
-        if spec.seed != private[0].spec.seed or spec.privacy is None:
+        if spec.seed != private[0].spec.seed:
             continue
         refused = refusals(spec, sites, policies)
         serving = [site for site in sites if site.name not in refused]
         guards = guards_of(policies, spec)
         representation = representation_of(spec.model.name, spec.federation.protocol)
         served, _ = prepared_sites(spec, cell.task, serving, representation)
-        request = request_of(spec, "inline", real=False)
+        request = request_of(spec, sites)
         plan = plan_of(request)
         training = [one.samples for one in served if not one.samples.external]
         counts = {one.site: len(np.unique(one.in_split("train").patient_id)) for one in training}
@@ -76,12 +75,8 @@ def spent(run: str, out: Path) -> Iterator[Spent]:
     Raises:
         InputError: there is no such record, or none with a ledger.
     """
-    latest: dict[str, Record] = {}
-    for record in Store(out).records():
-        if record.spec.suite.name == run or record.cell_id.startswith(run):
-            known = latest.get(record.cell_id)
-            if known is None or known.run_id < record.run_id:
-                latest[record.cell_id] = record
+    store = Store(out)
+    latest = store.starting_with("", suite=run) | store.starting_with(run)
     if not latest:
         raise InputError(f"{out} has no record of suite or cell {run!r}; `bench status` says what is there")
     private = [record for record in latest.values() if record.privacy]
@@ -94,7 +89,6 @@ def spent(run: str, out: Path) -> Iterator[Spent]:
             for spend in one.spends:
                 mechanism = Mechanism(spend.noise_multiplier, spend.sampling_rate, spend.count)
                 phases.setdefault(spend.phase, []).append(mechanism)
-            budget = spec.privacy.epsilon if spec.privacy and spec.privacy.epsilon else 0.0
             yield Spent(
                 cell_id=record.cell_id,
                 task=spec.task.name,
@@ -103,7 +97,7 @@ def spent(run: str, out: Path) -> Iterator[Spent]:
                 seed=spec.seed,
                 site=one.site,
                 epsilon=one.epsilon,
-                left=max(0.0, budget - one.epsilon),
+                left=max(0.0, (spec.epsilon or 0.0) - one.epsilon),
                 delta=one.delta,
                 by_phase={phase: epsilon(made, one.delta) for phase, made in phases.items()},
                 opinions=dict(one.opinions),

@@ -61,7 +61,6 @@ class Trained(BaseModel):
     releases: tuple[Release, ...]
     checks: tuple[Check, ...] = ()
     privacy: tuple[SitePrivacy, ...] = ()
-    policies: tuple[Check, ...] = ()
     bytes_up: int
     bytes_down: int
     round_s: tuple[float, ...]
@@ -165,7 +164,7 @@ def predict(
         checkpoint = home() / "checkpoints" / folder.name if mine else None
         if checkpoint and not reuse:
             shutil.rmtree(checkpoint, ignore_errors=True)
-        request = request_of(spec, engine, real=any(site.dataset.manifest.data_kind == "real" for site in sites))
+        request = request_of(spec, sites, engine)
         ledgers = home() / "ledgers" / ledgers_of(spec, folder, request)
         passed: list[Passed] | None = None if spec.attack is None else []
         guards = guards_of(policies, spec, ledgers.name)
@@ -175,9 +174,11 @@ def predict(
         trained = Trained(
             data=account.data(served, sites, (*skipped, *at_the_site)),
             training=account.training(result, site_level=strategy.load(spec.strategy.name).site_level),
-            policies=told(policies, (*refused, *at_the_site)),
             releases=account.releases(spec, served, result),
-            checks=account.checks(result, shared=noise_placed(spec) == "distributed"),
+            checks=(
+                *account.checks(result, shared=noise_placed(spec) == "distributed"),
+                *told(policies, (*refused, *at_the_site)),
+            ),
             privacy=account.privacy(result, request),
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
@@ -224,9 +225,10 @@ def _federation(
         raise
 
 
-def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
+def request_of(spec: Spec, sites: Sequence[Site], engine: str = "inline") -> FederationRequest:
     """What the cell asks of a federation. Noise on real patients' data comes from a cryptographic source, always."""
     terms = None
+    real = any(site.dataset.manifest.data_kind == "real" for site in sites)
     if real and strategy.load(spec.strategy.name).site_level:
         raise InputError(
             f"strategy '{spec.strategy.name}' draws its noise from the cell's seed, which hides nothing; it runs on "
@@ -247,7 +249,7 @@ def request_of(spec: Spec, engine: str, *, real: bool) -> FederationRequest:
         "fraction": spec.federation.fraction,
         "faults": spec.federation.faults.plan if spec.federation.faults else None,
         "privacy": terms,
-        "secure_aggregation": spec.privacy is not None and spec.privacy.secure_aggregation,
+        "secure_aggregation": spec.summed_securely,
         "protocol": spec.federation.protocol,
         "engine": engine,
     }

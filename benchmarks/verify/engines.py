@@ -58,7 +58,7 @@ def pairs(folder: Path) -> dict[tuple[str, str], str]:
         served, _ = prepared_sites(these[0].spec, these[0].task, sites, shown)
         training = [one.samples for one in sorted(served, key=lambda one: one.samples.site)]
         print(f"{len(these)} federations on {shown} in one simulation", flush=True)
-        requests = [request_of(c.spec, "simulation", real=False) for c in these]
+        requests = [request_of(c.spec, sites, "simulation") for c in these]
         outcomes, memories, _ = simulation.run(training, requests, lambda _: None)
         for cell, outcome, remembered in zip(these, outcomes, memories, strict=True):
             piece = Piece(cell.spec, cell.task, tuple(sites), cell.code_fingerprint, "verify", reuse=False)

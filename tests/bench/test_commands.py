@@ -20,7 +20,7 @@ def test_help_loads_neither_torch_nor_polars() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("what", ["suites", "tasks", "models", "strategies", "sites"])
+@pytest.mark.parametrize("what", ["suites", "tasks", "models", "strategies", "attacks", "sites"])
 def test_what_can_be_named_is_listed(bench, what: str) -> None:
     listed = bench("list", what, "--json").json
     assert listed["what"] == what and all(item["about"] for item in listed["items"])

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from bench.training import predict, request_of
+from leaderboard.record import Spec
+from leaderboard.spec import Configured, FederationPlan, PrivacyPlan
 from leaderboard.store import Store
 from privacy.accounting import Mechanism, epsilon
 from sites.errors import InputError
@@ -62,10 +64,14 @@ def test_noise_that_hides_hospitals_is_told_apart_and_counts_every_model_of_ever
     assert record.privacy == ()
 
 
+def _sites_of(*kinds: str) -> Any:
+    return [SimpleNamespace(dataset=SimpleNamespace(manifest=SimpleNamespace(data_kind=kind))) for kind in kinds]
+
+
 def test_seeded_noise_hides_no_real_hospital() -> None:
     spec = SimpleNamespace(strategy=SimpleNamespace(name="dpfedavg"))
     with pytest.raises(InputError, match="hides nothing; it runs on simulated and open data only"):
-        request_of(spec, "inline", real=True)  # type: ignore[arg-type]
+        request_of(spec, _sites_of("simulated", "real"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -101,20 +107,15 @@ def test_noise_on_real_patients_is_always_cryptographic(
     monkeypatch.setattr("bench.training._federation", asked)
     monkeypatch.setattr("bench.training.prepared_sites", lambda *_: ([], ()))
     monkeypatch.setattr("bench.training.trained_folder", lambda *_: tmp_path / "folder")
-    spec: Any = SimpleNamespace(
-        model=SimpleNamespace(name="logistic", config={}),
-        strategy=SimpleNamespace(name="fedavg"),
-        federation=SimpleNamespace(rounds=None, min_sites=1, fraction=1.0, faults=None, protocol=None),
-        privacy=SimpleNamespace(
-            mechanism="DP-SGD", epsilon=4.0, delta=None, budget={"statistics": 0.15}, secure_aggregation=False
-        ),
-        tune=None,
-        attack=None,
+    spec = Spec.model_construct(
+        model=Configured(name="logistic"),
+        strategy=Configured(name="fedavg"),
+        federation=FederationPlan(),
+        privacy=PrivacyPlan(mechanism="DP-SGD", unit="patient", epsilon=4.0, budget={"statistics": 0.15}),
         seed=0,
     )
-    sites: Any = [SimpleNamespace(dataset=SimpleNamespace(manifest=SimpleNamespace(data_kind=kind))) for kind in kinds]
     with pytest.raises(Asked, match=noise):
-        predict(spec, None, sites, lambda _: None, reuse=True, engine="inline")  # type: ignore[arg-type]
+        predict(spec, None, _sites_of(*kinds), lambda _: None, reuse=True, engine="inline")  # type: ignore[arg-type]
 
 
 def test_seeds_are_the_suites_and_go_on_from_its_last(bench, suite: Path, asked) -> None:

@@ -27,6 +27,7 @@ from leaderboard.record import (
     result_sha256,
     training_id,
 )
+from leaderboard.spec import PrivacyPlan
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -274,3 +275,16 @@ def test_the_published_schema_names_every_field_and_closes_every_object(make_bod
 
 def test_an_interval_says_how_it_was_made():
     assert {"level", "method", "b", "b_defined", "cluster", "strata", "seed"} <= set(Interval.model_fields)
+
+
+def test_what_is_asked_of_privacy_is_told_and_written_once(make_spec):
+    plain = make_spec()
+    both = plain.model_copy(
+        update={"privacy": PrivacyPlan(mechanism="DP-SGD", unit="patient", epsilon=3.0, secure_aggregation=True)}
+    )
+    sums = plain.model_copy(
+        update={"privacy": PrivacyPlan(mechanism="secure aggregation", unit="site", secure_aggregation=True)}
+    )
+    assert [one.epsilon for one in (plain, both, sums)] == [None, 3.0, None]
+    assert [one.summed_securely for one in (plain, both, sums)] == [False, True, True]
+    assert not {"epsilon", "summed_securely"} & both.model_dump().keys()

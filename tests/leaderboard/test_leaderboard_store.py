@@ -57,6 +57,19 @@ def test_an_empty_or_absent_folder_holds_nothing(store):
     assert store.verify() == []
 
 
+def test_of_each_cell_that_starts_so_the_newest_run_is_found(store, make_record, make_spec):
+    runs = [new_run_id(1_000 + i) for i in range(3)]
+    first, other = make_record(run_id=runs[0]), make_record(run_id=runs[1], spec=make_spec(seed=1))
+    newer = make_record(run_id=runs[2], status="failed")
+    for record in (newer, first, other):
+        store.write(record)
+    assert store.starting_with("") == {first.cell_id: newer, other.cell_id: other}
+    assert store.starting_with(first.cell_id[:8]) == {first.cell_id: newer}
+    assert store.starting_with(first.cell_id, status="ok") == {first.cell_id: first}
+    assert store.starting_with("", suite="heart") == store.starting_with("x") == {}
+    assert store.starting_with("", suite="mortality").keys() == {first.cell_id, other.cell_id}
+
+
 def test_the_latest_is_the_newest_run_that_fits(store, make_record):
     runs = [new_run_id(1_000 + i) for i in range(4)]
     for run_id, status, code in zip(runs, ("ok", "ok", "ok", "failed"), ("old", "new", "old", "old"), strict=True):

@@ -62,7 +62,7 @@ def run(scene: "Scene") -> Iterator[Finding]:
     yield from _told("cosine", "update of ten patients", errors)
 
     first = next(iter(released.model))
-    if scene.spec.privacy is None and first == "weight":  # one linear layer
+    if scene.spec.epsilon is None and first == "weight":  # one linear layer
         rows = small[0].take(np.arange(min(ALONE, len(small[0]))))
         errors = []
         sent = released.passed[0].sent

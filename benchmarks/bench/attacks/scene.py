@@ -120,7 +120,7 @@ def scene_of(spec: Spec, plan: AttackPlan, task: Task, sites: Sequence[Site], pr
         plan=plan,
         sites=own,
         played=play(own, spec.seed, patients=plan.patients),
-        request=request_of(spec, "inline", real=any(site.dataset.manifest.data_kind == "real" for site in sites)),
+        request=request_of(spec, sites),
         target=Transcript.read(predicted.predictions.parent),
         predictions=predictions,
     )

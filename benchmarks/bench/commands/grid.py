@@ -184,21 +184,21 @@ def plan(
     from leaderboard.store import Store
 
     asked = Asked(
-        suite,
-        site,
-        external,
-        task,
-        only,
-        seeds,
-        rounds,
-        model,
-        strategy,
-        leave_one_site_out,
-        faults,
-        epsilon,
-        policy,
-        secure_aggregation,
-        noise,
+        suite=suite,
+        site=site,
+        external=external,
+        task=task,
+        only=only,
+        seeds=seeds,
+        rounds=rounds,
+        model=model,
+        strategy=strategy,
+        leave_one_out=leave_one_site_out,
+        faults=faults,
+        epsilon=epsilon,
+        policy=policy,
+        secure_aggregation=secure_aggregation,
+        noise=noise,
     )
     cells, sites, loaded = cells_of(asked, out, quiet=json_)
     pending = [cell for cell in cells if cell.found is None]
@@ -213,8 +213,8 @@ def plan(
                 task=s.task.name,
                 model=s.model.name,
                 strategy=s.strategy.name,
-                epsilon=s.privacy.epsilon if s.privacy else None,
-                secure_aggregation=s.privacy is not None and s.privacy.secure_aggregation,
+                epsilon=s.epsilon,
+                secure_aggregation=s.summed_securely,
                 faults=s.federation.faults.name if s.federation.faults else None,
                 left_out=cell.left_out,
                 seed=s.seed,
@@ -276,21 +276,21 @@ def run(
 
     os.environ[DEVICE] = device.value
     asked = Asked(
-        suite,
-        site,
-        external,
-        task,
-        only,
-        seeds,
-        rounds,
-        model,
-        strategy,
-        leave_one_site_out,
-        faults,
-        epsilon,
-        policy,
-        secure_aggregation,
-        noise,
+        suite=suite,
+        site=site,
+        external=external,
+        task=task,
+        only=only,
+        seeds=seeds,
+        rounds=rounds,
+        model=model,
+        strategy=strategy,
+        leave_one_out=leave_one_site_out,
+        faults=faults,
+        epsilon=epsilon,
+        policy=policy,
+        secure_aggregation=secure_aggregation,
+        noise=noise,
     )
     cells, sites, loaded = cells_of(asked, out, quiet=json_)
     finished = run_cells(
@@ -357,7 +357,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """The options that decide on the cells."""
 

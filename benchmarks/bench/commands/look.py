@@ -83,6 +83,12 @@ def _strategies() -> list[Listed]:
     return [*anchors, *_first_lines(strategy.STRATEGIES)]
 
 
+def _attacks() -> list[Listed]:
+    from bench.attacks import attack
+
+    return _first_lines(attack.ATTACKS)
+
+
 def _sites() -> list[Listed]:
     from sites import site
     from sites.exports import registry
@@ -92,14 +98,21 @@ def _sites() -> list[Listed]:
     return [*registered, *kinds]
 
 
-LISTS = {"suites": _suites, "tasks": _tasks, "models": _models, "strategies": _strategies, "sites": _sites}
+LISTS = {
+    "suites": _suites,
+    "tasks": _tasks,
+    "models": _models,
+    "strategies": _strategies,
+    "attacks": _attacks,
+    "sites": _sites,
+}
 
 
 def list_things(
     what: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTS)}.")],
     json_: Json = False,
 ) -> None:
-    """List suites, tasks, models, strategies or sites (export kinds and registered sites)."""
+    """List suites, tasks, models, strategies, attacks or sites (export kinds and registered sites)."""
     if what not in LISTS:
         raise typer.BadParameter(f"{what!r} is not one of {', '.join(LISTS)}")
     listing = Listing(what=what, items=tuple(LISTS[what]()))
@@ -119,7 +132,7 @@ def show(
     from leaderboard.record import RecordError, canonical_json
     from leaderboard.store import Store
 
-    found = {record.cell_id: record for record in Store(out).records() if record.cell_id.startswith(cell)}
+    found = Store(out).starting_with(cell)
     if not found:
         raise RecordError(
             f"no record in {out} has a cell_id that starts with {cell!r}; `bench status` says what is there"
