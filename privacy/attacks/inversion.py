@@ -4,17 +4,16 @@
 ratio, exactly (Phong et al., Privacy-Preserving Deep Learning via Additively Homomorphic Encryption, 2017, section III;
 Geiping et al., proposition 3.1). Of several rows the same ratio is a weighted mean.
 
-`by_optimisation`: search for rows of which the gradient is like the one that was seen. `squared`: by squared distance
-(Zhu, Liu and Han, Deep Leakage from Gradients, 2019, algorithm 1). `cosine`: by 1 - cosine similarity, which an update
-serves as well as a gradient, with a prior on the rows (Geiping, Bauermeister, Droege and Moeller, Inverting Gradients,
-2020, equation 4); total variation, their prior for images, gives way to the squared length, since features are
-standardised. The outcomes are taken for known: of a batch they are the lesser secret.
+`by_optimisation`: search for rows of which the gradient is like the one that was seen (Zhu, Liu and Han, Deep Leakage
+from Gradients, 2019), by 1 - cosine similarity, which an update serves as well as a gradient, with a prior on the rows
+(Geiping, Bauermeister, Droege and Moeller, Inverting Gradients, 2020, equation 4); total variation, their prior for
+images, gives way to the squared length, since features are standardised. The outcomes are taken for known: of a batch
+they are the lesser secret.
 
 How near a reconstruction is, is told relative to guessing the mean: 0 is the patient, 1 is no better than the guess.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -25,6 +24,9 @@ from torch import Tensor, nn
 from privacy.attacks.outcome import Floats
 
 Gradient = Mapping[str, Tensor]
+
+MOST = 4.0
+"""No value that is searched for is farther from 0, in standard deviations."""
 
 
 def analytic(weight: NDArray[np.floating], bias: NDArray[np.floating]) -> Floats:
@@ -52,10 +54,7 @@ def by_optimisation(
     rows: Tensor,
     *,
     known: Mapping[str, Tensor] | None = None,
-    free: str = "x",
-    distance: Literal["cosine", "squared"] = "cosine",
     prior: float = 1e-4,
-    most: float = 4.0,
     steps: int = 300,
     step_size: float = 0.1,
 ) -> Tensor:
@@ -63,14 +62,11 @@ def by_optimisation(
 
     Args:
         network: maps inputs by name to logits [n]; as the attacker knows it. Its mode is left as it is.
-        seen: the gradient of the mean log loss, by parameter; for `cosine` anything proportional to it.
+        seen: the gradient of the mean log loss, by parameter, or anything proportional to it.
         truth: float [n], the outcomes.
-        rows: where the search begins, [n, ...].
-        known: further inputs that the attacker knows.
-        free: the name of the input that is searched for.
-        distance: see above.
+        rows: where the search for the input `x` begins, [n, ...].
+        known: further inputs, which the attacker knows.
         prior: the weight of the rows' mean square.
-        most: no value is farther from 0.
         steps: of Adam, whose step falls to a hundredth along a cosine.
         step_size: the first.
     """
@@ -79,32 +75,21 @@ def by_optimisation(
     x = rows.detach().clone().requires_grad_(True)
     optimizer = torch.optim.Adam([x], lr=step_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, step_size / 100)
-    unlike = _DISTANCES[distance]
     for _ in range(steps):
-        loss = nn.functional.binary_cross_entropy_with_logits(network(**{free: x, **(known or {})}), truth)
+        loss = nn.functional.binary_cross_entropy_with_logits(network(x=x, **(known or {})), truth)
         found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
-        (x.grad,) = torch.autograd.grad(unlike(found, wanted) + prior * x.square().mean(), x)
+        (x.grad,) = torch.autograd.grad(_unlike(found, wanted) + prior * x.square().mean(), x)
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            x.clamp_(-most, most)
+            x.clamp_(-MOST, MOST)
     return x.detach()
 
 
-def _cosine(found: tuple[Tensor, ...], wanted: list[Tensor]) -> Tensor:
+def _unlike(found: tuple[Tensor, ...], wanted: list[Tensor]) -> Tensor:
     inner = torch.stack([(a * b).sum() for a, b in zip(found, wanted, strict=True)]).sum()
     lengths = [torch.stack([a.square().sum() for a in each]).sum() for each in (found, wanted)]
     return 1 - inner / (lengths[0] * lengths[1]).clamp_min(1e-30).sqrt()
-
-
-def _squared(found: tuple[Tensor, ...], wanted: list[Tensor]) -> Tensor:
-    return torch.stack([(a - b).square().sum() for a, b in zip(found, wanted, strict=True)]).sum()
-
-
-_DISTANCES: Mapping[str, Callable[[tuple[Tensor, ...], list[Tensor]], Tensor]] = {
-    "cosine": _cosine,
-    "squared": _squared,
-}
 
 
 def relative_error(recovered: Floats, truth: Floats, guess: Floats) -> Floats:

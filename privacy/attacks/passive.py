@@ -7,8 +7,7 @@ attacker knows the model that the site was sent, x, the one it sent back, y, and
 
 With u = y - x and g the gradient of the candidate's loss at x, `alignment` is -<g, u> / |u|: the cosine of the two
 times |g|, which spares making anyone's gradient. Its inner product is the loss's slope along u, and found by stepping a
-little along it, never beyond x and y: a running variance may not become negative. `descent` is the loss at x less that
-at y, which sees beyond the first order. Both are summed over rounds.
+little along it, never beyond x and y: a running variance may not become negative. It is summed over rounds.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,11 +37,6 @@ def alignment(loss: Loss, sent: Model, arrived: Model, step: float = STEP) -> Fl
         for along in (0.0, step, 2 * step)
     )
     return (3 * at - 4 * near + far) / (2 * step * length) if length else np.zeros_like(at)
-
-
-def descent(loss: Loss, sent: Model, arrived: Model) -> Floats:
-    """Float64 [n]: by how much one update lowers each candidate's loss."""
-    return loss(sent) - loss(arrived)
 
 
 def _wide(value: NDArray[np.generic]) -> Floats:

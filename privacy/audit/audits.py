@@ -69,9 +69,9 @@ class Transcript:
             int((said & self.present).sum()), there, int((said & ~self.present).sum()), len(self.present) - there
         )
 
-    def guesses(self, share: float = GUESSED) -> tuple[int, int]:
+    def guesses(self) -> tuple[int, int]:
         """How many guesses are made, and how many are right: the highest scores are "in", the lowest "out"."""
-        each = max(1, int(len(self.present) * share / 2))
+        each = max(1, int(len(self.present) * GUESSED / 2))
         order = np.argsort(self.scores, kind="stable")
         return 2 * each, int(self.present[order[-each:]].sum() + (~self.present[order[:each]]).sum())
 

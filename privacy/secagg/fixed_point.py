@@ -7,7 +7,7 @@ the sites S give the weighted mean
 
 `scale` is the largest power of two with which `sites` vectors of weights up to `weight` and values up to `bound` have
 sums below 2^(bits - 1). Rounding moves each w_i x_i by at most 1/(2 scale), so that the mean is wrong by at most
-`error(|S|, W)` and what float64 itself loses, 2^-52 of |x|.
+|S| / (2 scale W) and what float64 itself loses, 2^-52 of |x|.
 """
 
 import math
@@ -72,10 +72,6 @@ class FixedPoint:
     def words(self) -> np.dtype[np.unsignedinteger[Any]]:
         """The type of the integers."""
         return np.dtype(np.uint32 if self.bits == 32 else np.uint64)
-
-    def error(self, sites: int, weight: int) -> float:
-        """By how much the mean over so many sites, of such a sum of weights, is wrong at most; float64's loss apart."""
-        return sites / (2 * self.scale * weight)
 
     def encode(self, values: Sequence[npt.NDArray[Any]], weight: int) -> Words:
         """A site's contribution: words [m + 1], the weight last.

@@ -105,9 +105,11 @@ def test_stays_that_cannot_be_halved_are_refused() -> None:
 
 def test_the_lowest_scores_are_guessed_out_and_the_middle_is_left() -> None:
     present = np.array([True, True, False, True, False, False])
-    seen = Transcript(present, np.array([9.0, 8.0, 7.0, 3.0, 2.0, 1.0]), 4.0)
-    assert seen.guesses(share=0.7) == (4, 4)
-    assert seen.guesses(share=1.0) == (6, 4)
+    scores = np.array([9.0, 8.0, 7.0, 3.0, 2.0, 1.0])
+    seen = Transcript(present, scores, 4.0)
+    assert seen.guesses() == (2, 2), "one of each kind at least"
+    more = Transcript(np.r_[present, np.ones(54, np.bool_)], np.r_[scores, np.full(54, 5.0)], 4.0)
+    assert more.guesses() == (6, 4), "of sixty the three highest and the three lowest"
     answers = seen.answers(0.5)
     assert (answers.true_positives, answers.present, answers.false_positives, answers.absent) == (3, 3, 1, 3)
 

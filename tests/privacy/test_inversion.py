@@ -59,13 +59,6 @@ def test_a_batchs_gradient_gives_its_rows_to_who_searches() -> None:
     assert relative_error(np.repeat(mean[None], 3, 0), x.numpy(), np.zeros(FEATURES)).mean() > 0.5
 
 
-def test_squared_distance_finds_one_patient_too() -> None:
-    network, x, truth, start = made(Perceptron, 1, FEATURES)
-    seen = gradient(network, truth, x=x)
-    found = by_optimisation(network, seen, truth, start, distance="squared", steps=500, prior=0.0)
-    assert relative_error(found.numpy(), x.numpy(), np.zeros(FEATURES)).mean() < 0.05
-
-
 def test_a_sequences_gradient_gives_the_sequence() -> None:
     network, x, truth, start = made(Recurrent, 1, 5, 4)
     mask = torch.ones_like(x)

@@ -55,8 +55,7 @@ def test_without_a_difference_no_attack_finds_one(shadows: int) -> None:
         assert found.low <= 0.5 <= found.high
 
 
-@pytest.mark.parametrize("offline", [True, False])
-def test_rmia_finds_members_whom_the_loss_alone_does_not_tell(offline: bool) -> None:
+def test_rmia_finds_members_whom_the_loss_alone_does_not_tell() -> None:
     """Relative to what others like the target say of the same people."""
     observed, member, shadow, inside = game(2.0, 20, seed=2)
     rng = np.random.default_rng(3)
@@ -65,33 +64,22 @@ def test_rmia_finds_members_whom_the_loss_alone_does_not_tell(offline: bool) -> 
         1 / (1 + np.exp(-value))
         for value in (observed, shadow, z + rng.standard_normal(500), z + rng.standard_normal((20, 500)))
     )
-    score = rmia.score(p, reference, inside, of_z, z_reference, offline=offline)
+    score = rmia.score(p, reference, inside, of_z, z_reference)
     assert auroc(score, member).low > auroc(loss.score(-np.log(p)), member).high
 
 
 def test_rmia_is_its_formula() -> None:
-    observed, reference, inside = np.array([0.8]), np.array([[0.9], [0.4]]), np.array([[True], [False]])
+    observed, reference, inside = np.array([0.5]), np.array([[0.9], [0.4]]), np.array([[True], [False]])
     population, theirs = np.array([0.5, 0.5, 0.1]), np.array([[0.5, 0.9, 0.5], [0.5, 0.9, 0.5]])
-    ratio, others = 0.8 / 0.65, [0.5 / 0.5, 0.5 / 0.9, 0.1 / 0.5]
-    expected = np.mean([ratio / other >= 2 for other in others])
-    assert rmia.score(observed, reference, inside, population, theirs, gamma=2.0)[0] == pytest.approx(expected)
-    without = (1.3 * 0.4 + 0.7) / 2
-    others = [0.5 / ((1.3 * 0.5 + 0.7) / 2), 0.5 / ((1.3 * 0.9 + 0.7) / 2), 0.1 / ((1.3 * 0.5 + 0.7) / 2)]
-    expected = np.mean([0.8 / without / other >= 2 for other in others])
-    assert rmia.score(observed, reference, inside, population, theirs, offline=True, gamma=2.0)[0] == pytest.approx(
-        expected
-    )
+    ratio, others = 0.5 / 0.65, [0.5 / 0.5, 0.5 / 0.9, 0.1 / 0.5]
+    assert [ratio / other >= 1 for other in others] == [False, True, True]
+    assert rmia.score(observed, reference, inside, population, theirs)[0] == pytest.approx(2 / 3)
 
 
 def test_an_offline_attack_looks_at_no_model_that_was_trained_on_the_candidate() -> None:
     observed, _, shadow, inside = game(1.0, 8)
     other = np.where(inside, 1e6, shadow)
     assert np.array_equal(lira.offline(observed, shadow, inside), lira.offline(observed, other, inside))
-    p = 1 / (1 + np.exp(-shadow[:, :9]))
-    ratio = [
-        rmia.score(p[0], one, inside[:, :9], p[0], p, offline=True) for one in (p, np.where(inside[:, :9], 1e-9, p))
-    ]
-    assert np.array_equal(*ratio)
 
 
 def test_lira_refuses_a_candidate_of_whom_it_has_no_model() -> None:
@@ -112,7 +100,6 @@ def test_alignment_is_the_slope_of_the_loss_along_the_update() -> None:
     gradient = -x / (1 + np.exp(x @ w["w"]))[:, None]
     u = step["w"] - w["w"]
     assert passive.alignment(losses, w, step) == pytest.approx(-(gradient @ u) / np.linalg.norm(u), rel=1e-3)
-    assert passive.descent(losses, w, step) == pytest.approx(losses(w) - losses(step))
     assert passive.alignment(losses, w, w).tolist() == [0.0] * 6
 
 

@@ -366,7 +366,7 @@ def test_the_mean_is_as_near_as_is_stated(rows: list[tuple[int, list[float]]], b
     weights, x = np.array([w for w, _ in rows]), np.array([x for _, x in rows])
     assert weight == weights.sum()
     expected = weights @ x / weight
-    assert (np.abs(mean - expected) <= coding.error(len(rows), weight) + 2**-50 * np.abs(x).max()).all()
+    assert (np.abs(mean - expected) <= len(rows) / (2 * coding.scale * weight) + 2**-50 * np.abs(x).max()).all()
 
 
 def test_at_the_edge_of_the_range_sums_do_not_wrap_and_beyond_it_sites_refuse() -> None:
