@@ -34,7 +34,7 @@ from fedcore.errors import CheckpointError, StorageError
 from fedcore.features import representation
 from fedcore.features.representation import FeatureSpace, PrivateRepresentation, Representation
 from fedcore.gate import gate
-from fedcore.guard import SECURE, Guard, Proposal
+from fedcore.guard import SUMS_ONLY, Guard, Proposal
 from fedcore.learner import Arrays, Learner, Setting, TrainingError, log_loss
 from fedcore.local import Local, Split, Update, Visit
 from fedcore.memory import SiteMemory
@@ -246,7 +246,7 @@ def client_app(open_desk: Callable[[Context, str], Desk]) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         here = desk(message, context)
-        if here.memory.agreed.get(SECURE) == "true":
+        if here.memory.agreed.get(SUMS_ONLY) == "true":
             raise ReleaseError("the sites agreed on secure aggregation; no model leaves without a mask")
         update, numbers = _trained(here, message)
         sent = (key for key, entry in message.content.items() if isinstance(entry, ArrayRecord))

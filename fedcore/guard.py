@@ -26,7 +26,7 @@ from privacy.terms import Terms
 from privacy.total import Total
 from sites.errors import InputError
 
-SECURE = "secure-aggregation"
+SUMS_ONLY = "secure-aggregation"
 """What the coordinator's proposal and the agreed terms hold where updates leave only inside a secure sum: `true`."""
 
 
@@ -74,7 +74,7 @@ class Proposal:
                 told.get("recipe", ""),
                 int(told.get("rounds", "0")),
                 numbers,
-                told.get(SECURE) == "true",
+                told.get(SUMS_ONLY) == "true",
             )
         except (ValueError, TypeError, AttributeError) as error:
             raise PolicyRefusal("the coordinator's proposal cannot be read") from error
@@ -87,7 +87,7 @@ class Proposal:
     def texts(self) -> dict[str, str]:
         """For a message."""
         told = {"model": self.model, "strategy": self.strategy, "recipe": self.recipe, "rounds": str(self.rounds)}
-        secure = {SECURE: "true"} if self.secure else {}
+        secure = {SUMS_ONLY: "true"} if self.secure else {}
         return told | {"setting": json.dumps(dict(self.setting), sort_keys=True)} | secure
 
 

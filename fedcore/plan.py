@@ -82,7 +82,8 @@ def plan_of(request: FederationRequest) -> Plan:
         refuse_single(request.strategy, chosen, request.faults)
     kind = strategy.recipe(request.strategy)
     if request.privacy is not None:
-        kind = private_recipe(request.strategy, chosen, request.settings is not None)
+        refuse_unprivate(request.strategy, chosen, request.settings is not None)
+        kind = "private"
     recipe = spec.recipe(kind)
     for setting in (request.config, *(request.settings or ())):
         refuse_unknown(spec, kind, request.strategy, chosen, setting)
@@ -163,8 +164,8 @@ def refuse_unshared(name: str, chosen: StrategySpec, setting: Setting) -> None:
         )
 
 
-def private_recipe(name: str, chosen: StrategySpec, tuned: bool) -> str:
-    """The recipe by which a strategy trains with patient-level privacy.
+def refuse_unprivate(name: str, chosen: StrategySpec, tuned: bool) -> None:
+    """See that a strategy trains with patient-level privacy.
 
     Raises:
         InputError: it cannot, or settings are to be tried, of which each would have to be paid for.
@@ -180,7 +181,6 @@ def private_recipe(name: str, chosen: StrategySpec, tuned: bool) -> str:
         raise InputError(
             "settings cannot be tuned with patient-level privacy yet: each trial would have to be paid for"
         )
-    return "private"
 
 
 def refuse_unknown(spec: ModelSpec, kind: str, name: str, chosen: StrategySpec, setting: Setting) -> None:

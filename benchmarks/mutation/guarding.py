@@ -103,7 +103,7 @@ GUARDING: tuple[Mutant, ...] = (
             "one share less than the threshold is enough",
             "% PRIME for one in drawn)]",
             "% PRIME for one in drawn[1:])]",
-            "test_fewer_shares_than_the_threshold_fit_every_secret",
+            "test_shamirs_shares_are_the_polynomials_values",
         ),
     ),
     *within(
@@ -303,7 +303,7 @@ GUARDING: tuple[Mutant, ...] = (
         SECURE_TESTS,
         (
             "a site sends its model without a mask",
-            'if here.memory.agreed.get(SECURE) == "true":',
+            'if here.memory.agreed.get(SUMS_ONLY) == "true":',
             "if False:",
             "test_agreed_sites_send_no_model_without_a_mask",
         ),

@@ -104,8 +104,8 @@ class Participant:
             raise ReleaseError("a key of secure aggregation stands twice in the list; the site refuses")
         if not max(FEWEST, len(roster) // 2 + 1) <= threshold <= len(roster):
             raise ReleaseError(
-                f"a threshold of {threshold} of {len(roster)} sites; secure aggregation needs more than half of them, "
-                f"and {FEWEST} at least"
+                f"the threshold is {threshold} of {len(roster)} sites; secure aggregation needs more than half of "
+                f"them, and {FEWEST} at least"
             )
         self._roster, self._threshold = dict(sorted(roster.items())), threshold
         shares = self._own_shares()
@@ -131,7 +131,7 @@ class Participant:
             raise ReleaseError("a masked vector was asked for twice; two under the same masks tell their difference")
         self._enough([self.site, *sealed])
         if self.site in sealed or not self._roster.keys() >= sealed.keys():
-            raise ReleaseError("shares of a site that is not in the round; the site refuses")
+            raise ReleaseError("there are shares of a site that is not in the round; this one refuses")
         shares = {other: self._opened(other, content) for other, content in sealed.items()}
         pairs = {other: keys.mask_key(self._masking, self._public(other), self._bound) for other in sealed}
         later = [key for other, key in pairs.items() if other > self.site]
@@ -163,7 +163,9 @@ class Participant:
         if not self._sealed:
             raise ReleaseError("stage 4 of secure aggregation was asked for before stage 3; the site refuses")
         if self._survivors and chosen != self._survivors:
-            raise ReleaseError("two lists of who stayed in one round of secure aggregation; the site refuses")
+            raise ReleaseError(
+                "the site was told two lists of who stayed in one round of secure aggregation; it refuses"
+            )
         if len(set(chosen)) != len(chosen) or not self._shares.keys() >= set(chosen) or self.site not in chosen:
             raise ReleaseError("the list of who stayed names others than who was there; the site refuses")
         self._enough(chosen)
@@ -207,9 +209,9 @@ class Participant:
         try:
             both = keys.opened(self._agreed(other), self._bound, other, self.site, content)
         except ValueError as error:
-            raise ReleaseError("shares that were not sealed for this site in this round; it refuses") from error
+            raise ReleaseError("shares were not sealed for this site in this round; it refuses") from error
         if len(both) != 2 * SHARE_BYTES:
-            raise ReleaseError("shares of another length than shares have; the site refuses")
+            raise ReleaseError(f"two shares have {len(both)} bytes, expected {2 * SHARE_BYTES}; the site refuses")
         return both
 
     def _own_shares(self) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from fedcore.engines.grid import TERMS
 from fedcore.engines.inline import InlineGrid
 from fedcore.engines.parcels import parcel
 from fedcore.federation import FederationRequest, FederationResult, run_federation
-from fedcore.guard import SECURE, Guard, Named, Proposal, code_sha256
+from fedcore.guard import SUMS_ONLY, Guard, Named, Proposal, code_sha256
 from fedcore.memory import SiteMemory
 from fedcore.plan import plan_of
 from fedcore.samples import SiteSamples
@@ -170,8 +170,8 @@ def test_where_privacy_is_required_an_analysis_without_is_refused(sites: list[Si
 
 def test_secure_aggregation_that_is_agreed_on_satisfies_the_rule(sites: list[SiteSamples]) -> None:
     guard = _guard({"secure_aggregation": "required"})
-    assert _introduced(sites[1], guard, _asked(), **{SECURE: "true"}) is None
-    assert _introduced(sites[1], guard, _asked(), **{SECURE: "false"}) is not None
+    assert _introduced(sites[1], guard, _asked(), **{SUMS_ONLY: "true"}) is None
+    assert _introduced(sites[1], guard, _asked(), **{SUMS_ONLY: "false"}) is not None
 
 
 def test_a_coordinator_that_proposes_one_thing_and_does_another_is_refused(sites: list[SiteSamples]) -> None:
