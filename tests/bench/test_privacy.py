@@ -8,7 +8,7 @@ import pytest
 
 from bench.training import predict, request_of
 from leaderboard.record import Spec
-from leaderboard.spec import Configured, FederationPlan, PrivacyPlan
+from leaderboard.spec import Configured, EvaluationPlan, FederationPlan, PrivacyPlan, SiteRef, Suite, TaskRef
 from leaderboard.store import Store
 from privacy.accounting import Mechanism, epsilon
 from sites.errors import InputError
@@ -107,12 +107,18 @@ def test_noise_on_real_patients_is_always_cryptographic(
     monkeypatch.setattr("bench.training._federation", asked)
     monkeypatch.setattr("bench.training.prepared_sites", lambda *_: ([], ()))
     monkeypatch.setattr("bench.training.trained_folder", lambda *_: tmp_path / "folder")
-    spec = Spec.model_construct(
+    hashed = "0" * 64
+    spec = Spec(
+        suite=Suite(name="any", version="1"),
+        task=TaskRef(name="any", sha256=hashed),
+        sites=(SiteRef(name="any", kind="omop", role="train", content_sha256=hashed),),
         model=Configured(name="logistic"),
         strategy=Configured(name="fedavg"),
         federation=FederationPlan(),
         privacy=PrivacyPlan(mechanism="DP-SGD", unit="patient", epsilon=4.0, budget={"statistics": 0.15}),
+        evaluation=EvaluationPlan(b=0, level=0.95),
         seed=0,
+        split_seed=0,
     )
     with pytest.raises(Asked, match=noise):
         predict(spec, None, _sites_of(*kinds), lambda _: None, reuse=True, engine="inline")  # type: ignore[arg-type]
