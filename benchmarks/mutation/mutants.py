@@ -503,7 +503,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_a_site_that_goes_on_without_its_ledger_releases_nothing",
         ),
     ),
-    *_in(
+    *within(
         "privacy/distributed.py",
         "tests/privacy/test_distributed.py",
         (
@@ -525,7 +525,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_rounding_counts_in_every_coordinate_and_round",
         ),
     ),
-    *_in(
+    *within(
         "fedcore/distributed.py",
         "tests/fedcore/federation/test_distributed.py",
         (
@@ -541,7 +541,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_every_share_is_what_an_insider_leaves_over",
         ),
     ),
-    *_in(
+    *within(
         CLIENT,
         "tests/fedcore/federation/test_distributed.py",
         (
