@@ -515,7 +515,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "rounding to whole numbers is left out of what a patient moves",
             " + math.sqrt(self.coordinates)",
-            "",
+            " + 0 * math.sqrt(self.coordinates)",
             "test_rounding_counts_in_every_coordinate_and_round",
         ),
         (
