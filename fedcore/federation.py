@@ -18,7 +18,8 @@ import torch
 from flwr.app import Context
 
 from fedcore.checkpoint import SITES, journal
-from fedcore.client import Desk, client_app, ledgers_of
+from fedcore.client import client_app
+from fedcore.desk import Desk, ledgers_of
 from fedcore.engines import inline
 from fedcore.engines.grid import Passed
 from fedcore.errors import CheckpointError, FederationError, StorageError

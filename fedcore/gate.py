@@ -8,48 +8,26 @@ budget is reserved in the site's total.
 
 import re
 from collections.abc import Callable
-from typing import Protocol
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from fedcore.desk import Desk
 from fedcore.engines.grid import TERMS
 from fedcore.guard import Guard, Proposal
-from fedcore.memory import SiteMemory
-from fedcore.protection import Protection
-from fedcore.samples import SiteSamples
 from privacy.ledger import LedgerError
 from privacy.policy import PolicyRefusal
 from privacy.releases.messages import REFUSED, REFUSED_LENGTH
-from privacy.terms import Terms
 from sites.errors import InputError
 
 COUNTS = ("train", "tuning", "tuning-events", "tuning-non-events")
-
-
-class Guarded(Protocol):
-    """What the gate wants to know of a site's desk (`fedcore.client.Desk`)."""
-
-    samples: SiteSamples
-    guard: Guard | None
-    terms: Terms | None
-    memory: SiteMemory
-
-    @property
-    def protection(self) -> Protection | None:
-        """See `fedcore.client.Desk`."""
-        ...
-
-    def patients(self, split: str) -> int:
-        """How many patients a split has."""
-        ...
 
 
 PROPOSING = frozenset({"query.statistics", "query.space"})
 """Actions whose messages tell what the site is asked to take part in; others go by what was agreed."""
 
 
-def gate(open_desk: Callable[[Context, str], Guarded]) -> Mod:
+def gate(open_desk: Callable[[Context, str], Desk]) -> Mod:
     """A Flower mod that lets a message reach a site's app only where the site's policy allows it."""
 
     def enforced(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -69,7 +47,7 @@ def gate(open_desk: Callable[[Context, str], Guarded]) -> Mod:
     return enforced
 
 
-def _asked(desk: Guarded, message: Message) -> Proposal | None:
+def _asked(desk: Desk, message: Message) -> Proposal | None:
     """What a message asks the site to take part in; None: nothing was agreed on, and the app will say so."""
     if message.metadata.message_type in PROPOSING:
         return _proposal(message)
@@ -90,12 +68,12 @@ def _proposal(message: Message) -> Proposal:
     return Proposal.of(message.content.config_records.get("config", {}))
 
 
-def _examine(desk: Guarded, guard: Guard, asked: Proposal) -> None:
+def _examine(desk: Desk, guard: Guard, asked: Proposal) -> None:
     guard.examine(asked, desk.terms)
     guard.examine_with(asked, desk.protection, desk.patients("train"))
 
 
-def _refused(desk: Guarded, guard: Guard, message: Message) -> Message | None:
+def _refused(desk: Desk, guard: Guard, message: Message) -> Message | None:
     """What a site that takes no part says instead of introducing itself: no count of anything, and why."""
     try:
         _examine(desk, guard, _proposal(message))

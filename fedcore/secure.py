@@ -14,17 +14,16 @@ What a site remembers of a round is written down before its answer leaves: kille
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
+from fedcore.desk import Desk, noised, reply, trained
 from fedcore.engines.parcels import parcel
 from fedcore.learner import Arrays
 from fedcore.local import Update
-from fedcore.memory import SiteMemory
-from fedcore.samples import SiteSamples
 from privacy.releases import messages
 from privacy.releases.messages import MASKED, Parcel
 from privacy.releases.sketches import ReleaseError
@@ -44,33 +43,12 @@ NOISED_BOUND = 2.0**12
 _ROUND, _VECTOR = "secure-round", "secure-vector"
 
 
-class Desk(Protocol):
-    """What is needed of a site (`fedcore.client.Desk`)."""
-
-    samples: SiteSamples
-    memory: SiteMemory
-
-    @property
-    def shares_noise(self) -> bool:
-        """Whether models leave with a share of the noise that their sum needs."""
-        ...
-
-
-def secure_actions(
-    app: ClientApp,
-    open_desk: Callable[[Message, Context], Any],
-    trained: Callable[[Any, Message], tuple[Update, Mapping[str, Any]]],
-    noised: Callable[[Any, Message, int, FixedPoint], Words],
-    reply: Callable[..., Message],
-) -> None:
+def secure_actions(app: ClientApp, open_desk: Callable[[Message, Context], Desk]) -> None:
     """Teach the sites' app the four stages.
 
     Args:
         app: theirs.
         open_desk: the desk of the site whose context it is.
-        trained: trains as a message says: the update and the numbers that `train` would send.
-        noised: makes one step as a message says, for a threshold: a vector that has the site's share of the noise.
-        reply: makes a reply of named arrays.
     """
 
     @app.query("advertise")

@@ -7,7 +7,7 @@ ACCOUNTING, LEDGER, NOISE = "privacy/accounting.py", "privacy/ledger.py", "priva
 DPSGD, CLIPPING = "privacy/dpsgd.py", "privacy/clipping.py"
 TERMS, PROTECTION = "privacy/terms.py", "fedcore/protection.py"
 SKETCHES, MESSAGES = "privacy/releases/sketches.py", "privacy/releases/messages.py"
-CLIENT = "fedcore/client.py"
+CLIENT, DESK = "fedcore/client.py", "fedcore/desk.py"
 
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -434,7 +434,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *within(
-        CLIENT,
+        DESK,
         "tests/fedcore/federation/test_privacy.py",
         (
             "the number of stays leaves under privacy",
@@ -448,6 +448,10 @@ MUTANTS: tuple[Mutant, ...] = (
             'numbers |= {"num-examples": weight}',
             "test_nothing_leaves_but_with_noise_and_the_number_of_patients",
         ),
+    ),
+    *within(
+        CLIENT,
+        "tests/fedcore/federation/test_privacy.py",
         (
             "the tuning loss leaves under privacy",
             "if few or here.protection is not None:",
@@ -494,7 +498,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *within(
-        CLIENT,
+        DESK,
         "tests/fedcore/test_protection.py",
         (
             "a resumed site does not miss its ledger",
@@ -542,7 +546,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *within(
-        CLIENT,
+        DESK,
         "tests/fedcore/federation/test_distributed.py",
         (
             "a site that shares noise sends a model of its own",

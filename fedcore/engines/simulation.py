@@ -23,7 +23,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcore.checkpoint import SITES, journal
-from fedcore.client import Desk, client_app, ledgers_of
+from fedcore.client import client_app
+from fedcore.desk import Desk, ledgers_of
 from fedcore.environment import CLOSED_PROXY, SETTINGS
 from fedcore.errors import EngineError, FederationError
 from fedcore.guard import Guard

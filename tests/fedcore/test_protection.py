@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fedcore.client import Desk
+from fedcore.desk import Desk
 from fedcore.local import Split
 from fedcore.memory import SiteMemory
 from fedcore.protection import STATISTICS, TRAINING, Protection

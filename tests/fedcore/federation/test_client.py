@@ -10,7 +10,8 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedcore.client import Desk, client_app
+from fedcore.client import client_app
+from fedcore.desk import Desk
 from fedcore.engines import inline
 from fedcore.engines.grid import MEMORY_LOST, TERMS
 from fedcore.engines.parcels import parcel, record

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedcore.client import Desk, client_app
+from fedcore.client import client_app
+from fedcore.desk import Desk
 from fedcore.engines import inline
 from fedcore.engines.grid import TERMS
 from fedcore.engines.inline import InlineGrid

@@ -10,7 +10,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedcore.client import Desk, client_app, wall
+from fedcore.client import client_app, wall
+from fedcore.desk import Desk
 from fedcore.engines import inline, parcels
 from fedcore.engines.grid import TERMS, SiteGrid, Turn
 from fedcore.engines.inline import InlineGrid
