@@ -25,7 +25,7 @@ from flwr.common import Code, FitIns, FitRes, Status, ndarrays_to_parameters, pa
 from process import measured
 
 from fedcore.client import wall
-from fedcore.engines.grid import SiteGrid, Turn
+from fedcore.engines.grid import TERMS, SiteGrid, Turn
 from fedcore.engines.inline import InlineGrid, _task
 from fedcore.engines.parcels import payload_bytes, record
 from fedcore.engines.secured import Secured
@@ -98,24 +98,28 @@ def protocol(sites: Sites, bits: Any) -> np.ndarray:
     return coding.decode(total, len(survivors)).values
 
 
+def _desk(sites: Sites, number: int) -> Any:
+    """A site whose training costs nothing: its model is there."""
+    weight, update = sites.weights[number], Update({"w": sites.vectors[number]}, 0.5, 1)
+    return SimpleNamespace(
+        samples=SimpleNamespace(site=f"site{number}"),
+        memory=SiteMemory(None, f"site{number}"),
+        shares_noise=False,
+        protection=None,
+        minimum=1,
+        split=lambda _name: SimpleNamespace(patients=weight, label=np.zeros(weight)),
+        visit=lambda message: SimpleNamespace(round=int(str(message.content[TERMS]["round"])), memory={}),
+        local=SimpleNamespace(train=lambda _visit: update),
+    )
+
+
 def ours(sites: Sites) -> tuple[Callable[[], np.ndarray], Callable[[], dict[str, int]]]:
     """Ours as a federation runs it: sums one round after another, and tells the bytes of the last."""
-    desks = [
-        SimpleNamespace(samples=SimpleNamespace(site=f"site{n}"), memory=SiteMemory(None, f"site{n}"), number=n)
-        for n in range(len(sites))
-    ]
+    desks = [_desk(sites, number) for number in range(len(sites))]
     app = ClientApp(mods=[wall])
 
     def desk(message: Message, context: Context) -> Any:
         return desks[int(str(context.node_config["partition-id"]))]
-
-    def trained(here: Any, message: Message) -> tuple[Update, dict[str, Any]]:
-        weight = sites.weights[here.number]
-        numbers = {"num-examples": weight, "loss-weight": weight, "loss-sum": 0.5 * weight, "steps": 1}
-        return Update({"w": sites.vectors[here.number]}, 0.5, 1), numbers
-
-    def reply(message: Message, arrays: Any) -> Message:
-        return Message(RecordDict({key: record(each) for key, each in arrays.items()}), reply_to=message)
 
     @app.query("site")
     def site(message: Message, context: Context) -> Message:
@@ -123,7 +127,7 @@ def ours(sites: Sites) -> tuple[Callable[[], np.ndarray], Callable[[], dict[str,
         name = ConfigRecord({"site": desk(message, context).samples.site})
         return Message(RecordDict({"metrics": MetricRecord(counts), "config": name}), reply_to=message)
 
-    secure_actions(app, desk, trained, reply)
+    secure_actions(app, desk)
     grid = SiteGrid(InlineGrid(app, len(sites)))
     model = {"w": np.zeros_like(sites.vectors[0])}
     grid.travels(model)
