@@ -177,10 +177,10 @@ MUTANTS: tuple[Mutant, ...] = (
             "test_an_adaptive_bounds_count_and_the_gradients_cost_together_what_one_release_does",
         ),
         (
-            "batch normalisation is not refused",
+            "rows that change each other's logits are not refused",
             "> scale:",
             "> 1e9 * scale:",
-            "test_what_normalises_over_the_batch_is_refused_with_the_remedy",
+            "test_what_mixes_rows_and_keeps_nothing_is_refused",
         ),
     ),
     *within(
@@ -534,8 +534,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/fedcore/federation/test_distributed.py",
         (
             "a step is rounded to float32",
-            "wide = value.astype(np.float64)",
-            "wide = value.astype(np.float32)",
+            "wide = wide - step_size * slope",
+            "wide = (wide - step_size * slope).astype(np.float32).astype(np.float64)",
             "test_one_patient_moves_a_sites_integers_by_no_more_than_is_noised",
         ),
         (

@@ -114,7 +114,8 @@ def test_a_site_that_goes_on_without_its_ledger_releases_nothing(tmp_path: Path)
     assert first.protection is not None
     first.protection.statistics(SETTING, ROUNDS)
     first.memory.agree({"space": "{}"})
-    (tmp_path / "ledgers" / "amman.ledger").unlink()
+    for lost in ("amman.ledger", "amman.ledger.head"):
+        (tmp_path / "ledgers" / lost).unlink()
     again = desk().protection
     assert again is not None
     with pytest.raises(LedgerError, match="is lost"):

@@ -390,3 +390,19 @@ def test_what_looking_at_rows_changes_is_refused(network: Callable[[], nn.Module
 def test_whether_a_network_is_refused_depends_on_no_patient(network: str) -> None:
     """An error is a release: rows that would break anything are looked at for their shape alone."""
     refuse(NETWORKS[network]().train(), {"x": torch.full((1, FEATURES), torch.nan)})
+
+
+class Centred(nn.Module):
+    """Looks at each row beside the others, and keeps nothing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Linear(FEATURES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(x - x.mean(0))[:, 0]
+
+
+def test_what_mixes_rows_and_keeps_nothing_is_refused() -> None:
+    with pytest.raises(MixesPatientsError):
+        refuse_mixing(Centred(), {"x": torch.rand(4, FEATURES, generator=torch.Generator().manual_seed(0))})
