@@ -11,8 +11,8 @@ import numpy as np
 from privacy.attacks.outcome import Bools, Floats
 
 GAMMA = 1.0
-"""How many times likelier than z a candidate has to be. The paper takes 2, and finds little difference. Of a model that
-fits nobody twice as well as expected 2 leaves all candidates tied at 0."""
+"""How many times likelier than z a candidate has to be. Chosen after 2 was tried on the simulated hospitals: of a model
+that fits nobody twice as well as expected, 2 leaves all candidates tied at 0."""
 
 LEAST = 1e-12
 
